@@ -1,0 +1,2 @@
+//! llcli
+fn main() {}

@@ -1,0 +1,2 @@
+//! loxilightd
+fn main() {}

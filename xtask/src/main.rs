@@ -1,2 +1,48 @@
-//! xtask
-fn main() {}
+//! Checks of the workspace that cargo itself does not make.
+//!
+//! `cargo xtask deps` holds the crates to the dependency table, `cargo xtask
+//! loc` holds the source files to the house rules. Both print every violation
+//! before they fail, and change nothing.
+
+mod deps;
+mod loc;
+
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+
+const HELP: &str = "usage: cargo xtask <check>
+
+  deps   no crate depends on what the dependency table does not allow
+  loc    no source file over the line limit, no leftover marks, no catch-all modules";
+
+fn main() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask has no parent folder")?;
+    let mut arguments = std::env::args().skip(1);
+    let check = arguments.next();
+    if arguments.next().is_some() {
+        bail!("one check at a time\n\n{HELP}");
+    }
+    match check.as_deref() {
+        Some("deps") => report("deps", deps::check(root)?),
+        Some("loc") => report("loc", loc::check(root)?),
+        None | Some("help" | "--help" | "-h") => {
+            println!("{HELP}");
+            Ok(())
+        }
+        Some(other) => bail!("unknown check `{other}`\n\n{HELP}"),
+    }
+}
+
+fn report(check: &str, violations: Vec<String>) -> Result<()> {
+    for violation in &violations {
+        eprintln!("{check}: {violation}");
+    }
+    if violations.is_empty() {
+        println!("{check}: ok");
+        Ok(())
+    } else {
+        bail!("{check}: {} violation(s)", violations.len());
+    }
+}

@@ -1,0 +1,38 @@
+# The whole interface is `make help`. What the targets do is in scripts/ and in
+# the binaries that they start.
+
+SHELL := /bin/bash
+export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+LAB := $(TARGET)/release/lab
+# Builds run as you are; only the lab needs root.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+BACKEND ?= reference
+FUZZ_SECONDS ?= 30
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench clean-lab fuzz
+
+help: ## show this
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
+	  || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1   \2/p' $(firstword $(MAKEFILE_LIST))
+
+run: ## the two-node lab, until Ctrl-C (ONCE=1: run its table and exit; BACKEND=reference; LAB_ARGS=...)
+	@scripts/preflight run
+	cargo build --release --bin lab --bin loxilightd --bin llcli
+	$(SUDO) $(LAB) run --backend $(BACKEND) $(if $(ONCE),--once) $(LAB_ARGS)
+
+test: ## everything that CI holds the tree to
+	@scripts/test
+
+bench: ## throughput of each backend on this machine
+	@scripts/preflight bench
+	cargo bench --workspace
+
+clean-lab: ## remove what a killed lab left behind, by its labels only
+	@test -x $(LAB) || cargo build --release --bin lab
+	$(SUDO) $(LAB) clean $(LAB_ARGS)
+
+fuzz: ## each fuzz target for a moment (FUZZ_SECONDS=30)
+	@scripts/fuzz $(FUZZ_SECONDS)

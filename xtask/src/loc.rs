@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 const LINE_LIMIT: usize = 600;
 
 /// Written in halves, so that this file passes its own check.
-const MARKS: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+const MARKS: &[&str] = &[
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("XX", "X"),
+];
 
 const DRAWERS: &[&str] = &["util", "utils", "helper", "helpers", "misc", "common"];
 

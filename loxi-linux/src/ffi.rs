@@ -103,6 +103,24 @@ pub(crate) fn set_int(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> 
     .map(drop)
 }
 
+/// How many frames a packet socket's queue has lost since the last time it was asked.
+pub(crate) fn packet_drops(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+    let mut len = size_of::<libc::tpacket_stats>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `stats` and the length to `len`; both
+    // are borrowed mutably and outlive the call.
+    check(unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut stats).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(stats.tp_drops)
+}
+
 /// What `recvmsg` said about one frame of a packet socket.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PacketMessage {

@@ -78,7 +78,8 @@ pub fn set(device: &str, offload: Offload, on: bool) -> Result<(), OffloadError>
 }
 
 /// Turns everything off that makes frames differ from what goes over a wire.
-/// A switch that the device does not have is off already.
+/// A switch that the device does not have is off already. The kernel ties the segmentation features that have no
+/// switch of their own here (UDP, tunnels, SCTP) to checksums or scatter-gather, and doesn't use them without.
 ///
 /// # Errors
 /// If there is no such device or a switch that is on can't be turned off.

@@ -62,7 +62,9 @@ pub enum MountSetup {
         /// The folder, made if missing.
         at: PathBuf,
     },
-    /// A folder, with what is mounted below it, seen at another.
+    /// A folder, with what is mounted below it now, seen at another. What is mounted below it
+    /// later is seen too only if the folder's mount is shared; otherwise mount it inside
+    /// ([`MountNs::run`]).
     Bind {
         /// What to show.
         from: PathBuf,

@@ -1,4 +1,5 @@
 //! Frames in and out on the real kernel, with offloads on.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod common;
 
@@ -10,7 +11,9 @@ use std::time::Duration;
 use common::{await_frame, l4_checksum_is_right, privileged, socket, veth};
 use loxi_linux::netns::{self, NetNs};
 use loxi_linux::offload::{self, Offload};
-use loxi_linux::packet::{FrameError, FrameIo, RxCounters, Tap, TapOptions};
+use loxi_linux::packet::{
+    FrameError, FrameIo, PacketSocket, PacketSocketOptions, RxCounters, Tap, TapOptions,
+};
 use loxi_linux::poller::{Interest, Poller};
 use loxi_linux::rtnetlink::{AddrFlags, LinkChange, Rtnl};
 use loxi_linux::{MacAddr, sysctl};
@@ -101,6 +104,30 @@ fn own_frames_are_not_received_and_long_ones_not_sent() {
     a.run(|| Rtnl::open().unwrap().link_del("va").unwrap()).unwrap();
     let error = near.send(&frame).unwrap_err();
     assert!(matches!(error, FrameError::Gone { .. }), "{error}");
+}
+
+#[test]
+fn what_the_queue_loses_is_counted() {
+    if !privileged("what_the_queue_loses_is_counted") {
+        return;
+    }
+    let (a, b) = (NetNs::anonymous().unwrap(), NetNs::anonymous().unwrap());
+    veth(&a, "va", &b, "vb");
+    let mut near = socket(&a, "va");
+    let small = PacketSocketOptions { receive_buffer: 4096, ..PacketSocketOptions::default() };
+    let mut far = b.run(|| PacketSocket::open_with("vb", small).unwrap()).unwrap();
+    let mut frame = vec![0xff; 12];
+    frame.extend([0x88, 0xb5]);
+    frame.resize(1000, 7);
+    for _ in 0..100 {
+        near.send(&frame).unwrap();
+    }
+    let mut got = Vec::new();
+    while far.recv(&mut got).unwrap().is_some() {}
+    let counters = far.counters();
+    assert!(counters.overruns > 0, "{counters:?}");
+    assert_eq!(counters.frames + counters.overruns, 100, "{counters:?}");
+    assert_eq!(far.counters(), counters, "asking again changes nothing");
 }
 
 type Io = dyn FrameIo + 'static;

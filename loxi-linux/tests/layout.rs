@@ -1,4 +1,5 @@
 //! The node layout on the real kernel.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod common;
 

@@ -1,12 +1,12 @@
 //! The layout of a node: namespace, interfaces, addresses, routes, settings and filter
 //! rules around the dataplane. The names are part of the product.
 //!
-//! [`Layout::ensure`] makes what is missing and corrects what differs, so calling it again changes nothing.
-//! If a step fails, what *this call* has made is undone; what was there before
-//! is not touched. Everything carries the instance's label (a link's alias, a table's name,
-//! the folder of a namespace's file), and [`cleanup`] goes by the label alone: it needs no
-//! memory of who made what. Settings of the root namespace are written down before
-//! they are changed, and restored from there.
+//! [`Layout::ensure`] makes what is missing and corrects what differs, so calling it again changes nothing. It
+//! takes nothing away: for a spec with other addresses or without masquerading, remove the layout first.
+//! If a step fails, what *this call* has made is undone; corrections of what was there before stay.
+//! Everything carries the instance's label (a link's alias, a table's name, the folder of a namespace's file),
+//! and [`cleanup`] goes by the label alone: it needs no memory of who made what. Settings of the root namespace
+//! are written down before they are changed, and restored from there.
 //!
 //! The kernel in the dataplane's namespace neither forwards nor answers: what comes in
 //! by a port is dropped behind the taps. Nothing here panics.

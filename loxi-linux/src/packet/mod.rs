@@ -107,5 +107,5 @@ pub trait FrameIo: Send {
     fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// What has been received and lost so far.
-    fn counters(&self) -> RxCounters;
+    fn counters(&mut self) -> RxCounters;
 }

@@ -23,6 +23,9 @@ pub struct RxCounters {
     pub super_frames: u64,
     /// Frames longer than the buffer, dropped.
     pub truncated: u64,
+    /// Frames that the kernel has dropped because nobody took them in time. Not known of TAPs,
+    /// whose device counts them.
+    pub overruns: u64,
     /// Frames whose checksum or segments could not be finished, dropped.
     pub unfinished: u64,
 }

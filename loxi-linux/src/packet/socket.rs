@@ -135,7 +135,9 @@ impl FrameIo for PacketSocket {
         Some(self.fd.as_fd())
     }
 
-    fn counters(&self) -> RxCounters {
+    fn counters(&mut self) -> RxCounters {
+        // The kernel forgets the number as it tells it. If it does not, there is nothing to add.
+        self.rx.counters.overruns += ffi::packet_drops(self.fd.as_fd()).map_or(0, u64::from);
         self.rx.counters
     }
 }

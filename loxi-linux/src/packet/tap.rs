@@ -140,7 +140,7 @@ impl FrameIo for Tap {
         Some(self.file.as_fd())
     }
 
-    fn counters(&self) -> RxCounters {
+    fn counters(&mut self) -> RxCounters {
         self.rx.counters
     }
 }

@@ -298,7 +298,16 @@ impl Rtnl {
     /// # Errors
     /// If the kernel refuses for another reason.
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, RtnlError> {
-        Ok(self.links()?.into_iter().find(|link| link.name == name))
+        let get = || {
+            let mut request = Request::new(libc::RTM_GETLINK, libc::NLM_F_ACK, &ifinfo(0, 0, 0));
+            request.attr_str(IFLA_IFNAME, name);
+            request
+        };
+        match self.list(get, "look for link", Link::parse) {
+            Ok(found) => Ok(found.into_iter().next()),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The index of a link.

@@ -27,11 +27,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            limits: Limits::default(),
-            timeout: Duration::from_secs(30),
-            wait_for_daemon: Duration::ZERO,
-        }
+        Self { limits: Limits::default(), timeout: Duration::from_secs(30), wait_for_daemon: Duration::ZERO }
     }
 }
 
@@ -93,24 +89,12 @@ pub struct Connection {
 
 impl Connection {
     /// Connects and says hello.
-    pub async fn open(
-        endpoint: &Endpoint,
-        hello: Hello,
-        options: Options,
-    ) -> Result<Self, ConnectError> {
+    pub async fn open(endpoint: &Endpoint, hello: Hello, options: Options) -> Result<Self, ConnectError> {
         let patient = !options.wait_for_daemon.is_zero();
-        let unreachable = |source| ConnectError::Unreachable {
-            endpoint: endpoint.clone(),
-            source,
-        };
+        let unreachable = |source| ConnectError::Unreachable { endpoint: endpoint.clone(), source };
         let limit = options.limits.reply;
-        let requester =
-            NngRequester::dial(&endpoint.control(), limit, patient).map_err(unreachable)?;
-        let first = if patient {
-            options.wait_for_daemon
-        } else {
-            options.timeout
-        };
+        let requester = NngRequester::dial(&endpoint.control(), limit, patient).map_err(unreachable)?;
+        let first = if patient { options.wait_for_daemon } else { options.timeout };
         let correlation = AtomicU64::new(1);
         let welcome = match exchange(&requester, &hello, &options.limits, 0, first).await {
             Ok(welcome) => welcome,
@@ -131,10 +115,7 @@ impl Connection {
     /// What the daemon said last about itself. `boot` changes when it restarts.
     #[must_use]
     pub fn welcome(&self) -> Welcome {
-        self.welcome
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.welcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sends a request and waits for its reply, for as long as the options say.
@@ -188,16 +169,11 @@ async fn exchange<R: Request + Sync>(
     correlation: u64,
     timeout: Duration,
 ) -> Result<R::Reply, CallError> {
-    let bytes = request
-        .to_frame(correlation, limits.request)
-        .map_err(CallError::Request)?;
-    let answer = requester
-        .request(&bytes, timeout)
-        .await
-        .map_err(|error| match error {
-            RequestError::NotSent(source) => CallError::NotSent(source),
-            RequestError::NoAnswer(source) => CallError::OutcomeUnknown(source),
-        })?;
+    let bytes = request.to_frame(correlation, limits.request).map_err(CallError::Request)?;
+    let answer = requester.request(&bytes, timeout).await.map_err(|error| match error {
+        RequestError::NotSent(source) => CallError::NotSent(source),
+        RequestError::NoAnswer(source) => CallError::OutcomeUnknown(source),
+    })?;
     let frame = Frame::decode(&answer, limits.reply).map_err(CallError::Reply)?;
     if frame.correlation != correlation {
         return Err(CallError::Reply(FrameError::Correlation {
@@ -206,9 +182,7 @@ async fn exchange<R: Request + Sync>(
         }));
     }
     match frame.kind {
-        Kind::Fault => {
-            Err(Fault::from_frame(&frame, limits.depth).map_or_else(CallError::Reply, Into::into))
-        }
+        Kind::Fault => Err(Fault::from_frame(&frame, limits.depth).map_or_else(CallError::Reply, Into::into)),
         Kind::Refused => {
             Err(Refused::from_frame(&frame, limits.depth).map_or_else(CallError::Reply, Into::into))
         }

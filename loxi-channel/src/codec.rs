@@ -41,8 +41,7 @@ pub enum CodecError {
 /// The bytes of a value.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::new();
-    ciborium::into_writer(value, &mut bytes)
-        .map_err(|error| CodecError::Encode(error.to_string()))?;
+    ciborium::into_writer(value, &mut bytes).map_err(|error| CodecError::Encode(error.to_string()))?;
     Ok(bytes)
 }
 
@@ -59,11 +58,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], depth: usize) -> Result<T, Code
             Error::RecursionLimitExceeded => CodecError::TooDeep { limit: depth },
         },
     )?;
-    if rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(CodecError::Trailing(rest.len()))
-    }
+    if rest.is_empty() { Ok(value) } else { Err(CodecError::Trailing(rest.len())) }
 }
 
 #[cfg(test)]
@@ -82,10 +77,7 @@ mod tests {
         struct Nest(Vec<Nest>);
         let mut bytes = vec![0x81; 1000];
         bytes.push(0x80);
-        assert!(matches!(
-            decode::<Nest>(&bytes, 64),
-            Err(CodecError::TooDeep { limit: 64 })
-        ));
+        assert!(matches!(decode::<Nest>(&bytes, 64), Err(CodecError::TooDeep { limit: 64 })));
         // A value that nobody asked for is skipped within the same limit.
         let mut bytes = vec![0x81; 100_000];
         bytes.push(0x80);

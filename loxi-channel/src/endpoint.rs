@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// The folder under which every instance has its own.
-pub const RUN_FOLDER: &str = "/run/loxilight";
+pub const RUN_FOLDER: &str = "/run/loxi";
 
 /// Longest path of a unix socket (`sun_path` without its end, unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
@@ -24,9 +24,7 @@ pub struct Endpoint {
 #[non_exhaustive]
 pub enum EndpointError {
     /// Instances are named in lower-case letters, digits and `-`.
-    #[error(
-        "`{name}` is not an instance name: 1 to 32 of a-z, 0-9 and -, beginning with a letter or digit"
-    )]
+    #[error("`{name}` is not an instance name: 1 to 32 of a-z, 0-9 and -, beginning with a letter or digit")]
     Name {
         /// What was asked for.
         name: String,
@@ -67,9 +65,7 @@ impl Endpoint {
             && name.chars().all(|c| good(c) || c == '-')
             && name.starts_with(good);
         if !valid {
-            return Err(EndpointError::Name {
-                name: name.to_owned(),
-            });
+            return Err(EndpointError::Name { name: name.to_owned() });
         }
         Self::in_folder(Path::new(RUN_FOLDER).join(name))
     }
@@ -83,9 +79,7 @@ impl Endpoint {
         }
         let endpoint = Self { folder };
         if endpoint.control().as_os_str().len() > SOCKET_PATH_MAX {
-            return Err(EndpointError::PathTooLong {
-                folder: endpoint.folder,
-            });
+            return Err(EndpointError::PathTooLong { folder: endpoint.folder });
         }
         Ok(endpoint)
     }
@@ -114,10 +108,7 @@ impl Endpoint {
         use std::fs;
         use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 
-        let failed = |source| EndpointError::Io {
-            folder: self.folder.clone(),
-            source,
-        };
+        let failed = |source| EndpointError::Io { folder: self.folder.clone(), source };
         if let Some(parent) = self.folder.parent() {
             fs::create_dir_all(parent).map_err(failed)?;
         }
@@ -130,9 +121,7 @@ impl Endpoint {
         // Not followed: a link could lead into a folder of somebody else.
         let found = fs::symlink_metadata(&self.folder).map_err(failed)?;
         if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
-            return Err(EndpointError::NotOurs {
-                folder: self.folder.clone(),
-            });
+            return Err(EndpointError::NotOurs { folder: self.folder.clone() });
         }
         fs::set_permissions(&self.folder, fs::Permissions::from_mode(0o700)).map_err(failed)
     }
@@ -146,13 +135,10 @@ mod tests {
     fn instance_names_are_folder_names() {
         assert_eq!(
             Endpoint::instance("node-1").unwrap().control(),
-            Path::new("/run/loxilight/node-1/control.sock")
+            Path::new("/run/loxi/node-1/control.sock")
         );
         for bad in ["", "..", "a/b", "-a", "Ä", "A", &"a".repeat(33)] {
-            assert!(
-                matches!(Endpoint::instance(bad), Err(EndpointError::Name { .. })),
-                "{bad}"
-            );
+            assert!(matches!(Endpoint::instance(bad), Err(EndpointError::Name { .. })), "{bad}");
         }
     }
 
@@ -162,10 +148,7 @@ mod tests {
             Endpoint::in_folder(format!("/{}", "x".repeat(120))),
             Err(EndpointError::PathTooLong { .. })
         ));
-        assert!(matches!(
-            Endpoint::in_folder("relative"),
-            Err(EndpointError::Path { .. })
-        ));
+        assert!(matches!(Endpoint::in_folder("relative"), Err(EndpointError::Path { .. })));
     }
 
     #[cfg(feature = "server")]

@@ -69,16 +69,9 @@ mod give {
         /// Listens at the endpoint; `boot` as in [`Welcome`](crate::message::Welcome).
         pub fn bind(endpoint: &Endpoint, limits: Limits, boot: u64) -> Result<Self, BindError> {
             endpoint.prepare()?;
-            let publisher =
-                NngPublisher::listen(&endpoint.events()).map_err(|source| BindError::Listen {
-                    endpoint: endpoint.clone(),
-                    source,
-                })?;
-            Ok(Self {
-                publisher: Box::new(publisher),
-                limits,
-                next: Mutex::new(Sequence::first(boot)),
-            })
+            let publisher = NngPublisher::listen(&endpoint.events())
+                .map_err(|source| BindError::Listen { endpoint: endpoint.clone(), source })?;
+            Ok(Self { publisher: Box::new(publisher), limits, next: Mutex::new(Sequence::first(boot)) })
         }
 
         /// Gives an event to every listener, without waiting for any. An event
@@ -93,6 +86,12 @@ mod give {
                 tracing::warn!(%error, "publishing an event");
             }
             Ok(())
+        }
+
+        /// Tells the listeners, by the next event, that `missed` events never got here.
+        pub fn skip(&self, missed: u64) {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            next.0 = next.0.wrapping_add(missed);
         }
     }
 }
@@ -139,18 +138,9 @@ mod take {
         /// Listens to the events of an endpoint. It begins with whatever the
         /// daemon sends next.
         pub fn open(endpoint: &Endpoint, limits: Limits) -> Result<Self, ConnectError> {
-            let subscriber =
-                NngSubscriber::dial(&endpoint.events(), limits.event, false).map_err(|source| {
-                    ConnectError::Unreachable {
-                        endpoint: endpoint.clone(),
-                        source,
-                    }
-                })?;
-            Ok(Self {
-                subscriber: Box::new(subscriber),
-                limits,
-                last: None,
-            })
+            let subscriber = NngSubscriber::dial(&endpoint.events(), limits.event, false)
+                .map_err(|source| ConnectError::Unreachable { endpoint: endpoint.clone(), source })?;
+            Ok(Self { subscriber: Box::new(subscriber), limits, last: None })
         }
 
         /// Waits for the next event. Given up (in a `select!`, say), it loses

@@ -60,12 +60,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            request: 16 << 20,
-            reply: 64 << 20,
-            event: 1 << 20,
-            depth: 64,
-        }
+        Self { request: 16 << 20, reply: 64 << 20, event: 1 << 20, depth: 64 }
     }
 }
 
@@ -110,6 +105,56 @@ kinds! {
     Ping = 0x0002,
     /// Answer to a ping: [`Pong`](crate::message::Pong).
     Pong = 0x8002,
+    /// [`GetCapabilities`](crate::request::GetCapabilities).
+    Capabilities = 0x0010,
+    /// Its answer.
+    CapabilitiesReply = 0x8010,
+    /// [`Apply`](crate::request::Apply).
+    Apply = 0x0011,
+    /// Its answer.
+    ApplyReply = 0x8011,
+    /// [`GetSnapshot`](crate::request::GetSnapshot).
+    Snapshot = 0x0012,
+    /// Its answer.
+    SnapshotReply = 0x8012,
+    /// [`GetFlows`](crate::request::GetFlows).
+    Flows = 0x0013,
+    /// Its answer.
+    FlowsReply = 0x8013,
+    /// [`GetCounters`](crate::request::GetCounters).
+    Counters = 0x0014,
+    /// Its answer.
+    CountersReply = 0x8014,
+    /// [`Explain`](crate::request::Explain).
+    Explain = 0x0015,
+    /// Its answer.
+    ExplainReply = 0x8015,
+    /// [`Inject`](crate::request::Inject).
+    Inject = 0x0016,
+    /// Its answer.
+    InjectReply = 0x8016,
+    /// [`Attach`](crate::request::Attach).
+    Attach = 0x0017,
+    /// Its answer.
+    AttachReply = 0x8017,
+    /// [`Detach`](crate::request::Detach).
+    Detach = 0x0018,
+    /// Its answer.
+    DetachReply = 0x8018,
+    /// [`ExportState`](crate::request::ExportState).
+    ExportState = 0x0019,
+    /// Its answer.
+    ExportStateReply = 0x8019,
+    /// [`ImportState`](crate::request::ImportState).
+    ImportState = 0x001a,
+    /// Its answer.
+    ImportStateReply = 0x801a,
+    /// [`Mark`](crate::request::Mark).
+    Mark = 0x001b,
+    /// Its answer.
+    MarkReply = 0x801b,
+    /// On the events' socket: [`Notice`](crate::request::Notice).
+    Notice = 0x0100,
     /// Answer to a hello that is not welcome: [`Refused`](crate::message::Refused).
     Refused = 0xfffe,
     /// Answer to a request that was not executed: [`Fault`](crate::message::Fault).
@@ -221,10 +266,7 @@ impl<'a> Frame<'a> {
         if found != MAGIC {
             return Err(FrameError::BadMagic { found });
         }
-        let version = ProtocolVersion {
-            major: u16_at(header, 4),
-            minor: u16_at(header, 6),
-        };
+        let version = ProtocolVersion { major: u16_at(header, 4), minor: u16_at(header, 6) };
         if version.major > PROTOCOL.major {
             return Err(FrameError::TooNew { theirs: version });
         }
@@ -233,16 +275,10 @@ impl<'a> Frame<'a> {
         }
         let stated = u32_at(header, 20) as usize;
         if stated > limit {
-            return Err(FrameError::TooLong {
-                length: stated,
-                limit,
-            });
+            return Err(FrameError::TooLong { length: stated, limit });
         }
         if stated != body.len() {
-            return Err(FrameError::LengthMismatch {
-                stated,
-                have: body.len(),
-            });
+            return Err(FrameError::LengthMismatch { stated, have: body.len() });
         }
         let reserved = u16_at(header, 10);
         if reserved != 0 {
@@ -250,12 +286,7 @@ impl<'a> Frame<'a> {
         }
         let code = u16_at(header, 8);
         let kind = Kind::from_code(code).ok_or(FrameError::UnknownKind { code })?;
-        Ok(Self {
-            version,
-            kind,
-            correlation: correlation_of(bytes).unwrap_or_default(),
-            body,
-        })
+        Ok(Self { version, kind, correlation: correlation_of(bytes).unwrap_or_default(), body })
     }
 
     /// Writes a frame of our version, unless its body is over `limit`.

@@ -10,6 +10,8 @@
 //! - [`codec`]: the self-describing encoding of bodies
 //! - [`message`]: the bodies, and which reply answers which request
 //! - [`endpoint`]: where the sockets are, and who may reach them
+//! - [`request`]: the same for a dataplane's methods
+//! - `remote`, `service`: a [`Dataplane`](loxi_core::dataplane::Dataplane) at this end, and at that end
 //! - `client`, `server`, `events`: the two sides, as features `client` and `server`
 //!
 //! Nothing here panics on what arrives from the other side: a frame is decoded,
@@ -19,6 +21,7 @@ pub mod codec;
 pub mod endpoint;
 pub mod frame;
 pub mod message;
+pub mod request;
 
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod transport;
@@ -27,8 +30,12 @@ pub mod transport;
 pub mod client;
 #[cfg(any(feature = "client", feature = "server"))]
 pub mod events;
+#[cfg(feature = "client")]
+pub mod remote;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "server")]
+pub mod service;
 
 pub use endpoint::Endpoint;
 pub use frame::{Frame, FrameError, Kind, Limits, PROTOCOL, ProtocolVersion};
@@ -36,5 +43,9 @@ pub use message::{Fault, FaultCode, Hello, Message, Ping, Pong, Refused, Request
 
 #[cfg(feature = "client")]
 pub use client::{CallError, ConnectError, Connection};
+#[cfg(feature = "client")]
+pub use remote::RemoteDataplane;
 #[cfg(feature = "server")]
 pub use server::{BindError, Incoming, Outgoing, Server, Service};
+#[cfg(feature = "server")]
+pub use service::{DataplaneService, Identity, ServeError, Served, serve};

@@ -18,32 +18,21 @@ pub trait Message: Serialize + DeserializeOwned + Send {
     /// The frame of this message.
     fn to_frame(&self, correlation: u64, limit: usize) -> Result<Vec<u8>, FrameError> {
         let body = codec::encode(self).map_err(|error| malformed(Self::KIND, &error))?;
-        let frame = Frame {
-            version: PROTOCOL,
-            kind: Self::KIND,
-            correlation,
-            body: &body,
-        };
+        let frame = Frame { version: PROTOCOL, kind: Self::KIND, correlation, body: &body };
         frame.encode(limit)
     }
 
     /// The message in a frame, if it is of this kind.
     fn from_frame(frame: &Frame<'_>, depth: usize) -> Result<Self, FrameError> {
         if frame.kind != Self::KIND {
-            return Err(FrameError::UnexpectedKind {
-                found: frame.kind,
-                expected: Self::KIND,
-            });
+            return Err(FrameError::UnexpectedKind { found: frame.kind, expected: Self::KIND });
         }
         codec::decode(frame.body, depth).map_err(|error| malformed(Self::KIND, &error))
     }
 }
 
 fn malformed(kind: Kind, error: &CodecError) -> FrameError {
-    FrameError::Malformed {
-        kind,
-        reason: error.to_string(),
-    }
+    FrameError::Malformed { kind, reason: error.to_string() }
 }
 
 /// A message that a client sends, with the reply it gets.
@@ -121,10 +110,9 @@ pub enum RefusedReason {
 impl fmt::Display for RefusedReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::IrVersion { ours, theirs } => write!(
-                f,
-                "the daemon takes descriptions of version {ours}, the client sends {theirs}"
-            ),
+            Self::IrVersion { ours, theirs } => {
+                write!(f, "the daemon takes descriptions of version {ours}, the client sends {theirs}")
+            }
             Self::ShuttingDown => f.write_str("the daemon is shutting down"),
             Self::Other(words) => f.write_str(words),
         }
@@ -194,16 +182,11 @@ impl From<FrameError> for Fault {
     fn from(error: FrameError) -> Self {
         let code = match error {
             FrameError::TooNew { .. } | FrameError::TooOld { .. } => FaultCode::Protocol,
-            FrameError::UnknownKind { .. } | FrameError::UnexpectedKind { .. } => {
-                FaultCode::UnknownKind
-            }
+            FrameError::UnknownKind { .. } | FrameError::UnexpectedKind { .. } => FaultCode::UnknownKind,
             FrameError::TooLong { .. } => FaultCode::TooLong,
             _ => FaultCode::Malformed,
         };
-        Self {
-            code,
-            message: error.to_string(),
-        }
+        Self { code, message: error.to_string() }
     }
 }
 

@@ -52,10 +52,7 @@ impl Incoming {
     /// The fault for a kind that the service does not take.
     #[must_use]
     pub fn unknown(&self) -> Fault {
-        Fault {
-            code: FaultCode::UnknownKind,
-            message: format!("this daemon takes no {:?}", self.kind),
-        }
+        Fault { code: FaultCode::UnknownKind, message: format!("this daemon takes no {:?}", self.kind) }
     }
 
     /// The reply to this request.
@@ -104,19 +101,11 @@ impl Server {
     ) -> Result<Self, BindError> {
         endpoint.prepare()?;
         let repliers = NngReplier::listen(&endpoint.control(), limits.request, concurrency.max(1))
-            .map_err(|source| BindError::Listen {
-                endpoint: endpoint.clone(),
-                source,
-            })?;
+            .map_err(|source| BindError::Listen { endpoint: endpoint.clone(), source })?;
         let (stop, stopped) = watch::channel(false);
         let mut workers = JoinSet::new();
         for replier in repliers {
-            workers.spawn(work(
-                Box::new(replier),
-                Arc::clone(&service),
-                limits,
-                stopped.clone(),
-            ));
+            workers.spawn(work(Box::new(replier), Arc::clone(&service), limits, stopped.clone()));
         }
         Ok(Self { workers, stop })
     }
@@ -156,17 +145,13 @@ async fn work(
 }
 
 /// The frame that answers these bytes, whatever they are.
-async fn answer(service: &Arc<dyn Service>, bytes: Vec<u8>, limits: Limits) -> Vec<u8> {
+pub(crate) async fn answer(service: &Arc<dyn Service>, bytes: Vec<u8>, limits: Limits) -> Vec<u8> {
     let correlation = correlation_of(&bytes).unwrap_or_default();
     let kind = match Frame::decode(&bytes, limits.request) {
         Ok(frame) => frame.kind,
         Err(error) => return fault(&error.into(), correlation),
     };
-    let incoming = Incoming {
-        kind,
-        bytes,
-        limits,
-    };
+    let incoming = Incoming { kind, bytes, limits };
     let service = Arc::clone(service);
     let handled = tokio::spawn(async move { handle(&*service, incoming).await });
     match handled.await {
@@ -199,14 +184,9 @@ async fn handle(service: &dyn Service, incoming: Incoming) -> Result<Outgoing, F
 /// A fault always has a frame: what it quotes is cut to fit.
 fn fault(fault: &Fault, correlation: u64) -> Vec<u8> {
     const LONGEST: usize = 4096;
-    let fault = Fault {
-        code: fault.code,
-        message: fault.message.chars().take(LONGEST / 4).collect(),
-    };
-    fault
-        .to_frame(correlation, 2 * LONGEST)
-        .unwrap_or_else(|error: FrameError| {
-            tracing::error!(%error, "encoding a fault");
-            Vec::new()
-        })
+    let fault = Fault { code: fault.code, message: fault.message.chars().take(LONGEST / 4).collect() };
+    fault.to_frame(correlation, 2 * LONGEST).unwrap_or_else(|error: FrameError| {
+        tracing::error!(%error, "encoding a fault");
+        Vec::new()
+    })
 }

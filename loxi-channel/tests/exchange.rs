@@ -8,8 +8,8 @@ use loxi_channel::events::{EventReceiver, EventSender, Gap};
 use loxi_channel::message::{Peer, RefusedReason};
 use loxi_channel::transport::TransportError;
 use loxi_channel::{
-    CallError, ConnectError, Connection, Endpoint, Fault, FaultCode, Hello, Incoming, Limits,
-    Outgoing, PROTOCOL, Ping, Pong, Refused, Server, Service, Welcome,
+    CallError, ConnectError, Connection, Endpoint, Fault, FaultCode, Hello, Incoming, Limits, Outgoing,
+    PROTOCOL, Ping, Pong, Refused, Server, Service, Welcome,
 };
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::sync::Arc;
@@ -35,10 +35,7 @@ impl Service for Daemon {
             tokio::time::sleep(pause).await;
         }
         if hello.ir_version != 1 {
-            let reason = RefusedReason::IrVersion {
-                ours: 1,
-                theirs: hello.ir_version,
-            };
+            let reason = RefusedReason::IrVersion { ours: 1, theirs: hello.ir_version };
             return Err(Refused { reason });
         }
         Ok(Welcome {
@@ -62,18 +59,11 @@ impl Service for Daemon {
 }
 
 fn peer(name: &str) -> Peer {
-    Peer {
-        name: name.to_owned(),
-        version: "0".to_owned(),
-    }
+    Peer { name: name.to_owned(), version: "0".to_owned() }
 }
 
 fn hello() -> Hello {
-    Hello {
-        protocol: PROTOCOL,
-        ir_version: 1,
-        client: peer("test"),
-    }
+    Hello { protocol: PROTOCOL, ir_version: 1, client: peer("test") }
 }
 
 fn serve(endpoint: &Endpoint, daemon: Daemon) -> Server {
@@ -87,22 +77,13 @@ fn place() -> (tempfile::TempDir, Endpoint) {
 }
 
 fn quick() -> Options {
-    Options {
-        timeout: Duration::from_secs(5),
-        ..Options::default()
-    }
+    Options { timeout: Duration::from_secs(5), ..Options::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hello_then_calls_beside_each_other() {
     let (_folder, endpoint) = place();
-    let server = serve(
-        &endpoint,
-        Daemon {
-            boot: 5,
-            ..Daemon::default()
-        },
-    );
+    let server = serve(&endpoint, Daemon { boot: 5, ..Daemon::default() });
     let connection = Connection::open(&endpoint, hello(), quick()).await.unwrap();
     assert_eq!(connection.welcome().generation, 3);
 
@@ -143,10 +124,7 @@ async fn an_absent_daemon_is_said_at_once() {
     let began = Instant::now();
     match Connection::open(&endpoint, hello(), quick()).await {
         Err(ConnectError::Unreachable { source, .. }) => {
-            assert!(
-                matches!(source, TransportError::NotFound | TransportError::Refused),
-                "{source:?}"
-            );
+            assert!(matches!(source, TransportError::NotFound | TransportError::Refused), "{source:?}");
         }
         other => panic!("{other:?}"),
     }
@@ -156,10 +134,7 @@ async fn an_absent_daemon_is_said_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_can_wait_for_a_daemon_to_come() {
     let (_folder, endpoint) = place();
-    let options = Options {
-        wait_for_daemon: Duration::from_secs(10),
-        ..quick()
-    };
+    let options = Options { wait_for_daemon: Duration::from_secs(10), ..quick() };
     let client = {
         let endpoint = endpoint.clone();
         tokio::spawn(async move { Connection::open(&endpoint, hello(), options).await })
@@ -173,10 +148,7 @@ async fn a_client_can_wait_for_a_daemon_to_come() {
 async fn an_unwelcome_client_hears_why() {
     let (_folder, endpoint) = place();
     let _server = serve(&endpoint, Daemon::default());
-    let odd = Hello {
-        ir_version: 9,
-        ..hello()
-    };
+    let odd = Hello { ir_version: 9, ..hello() };
     match Connection::open(&endpoint, odd, quick()).await {
         Err(ConnectError::Refused(Refused { reason })) => {
             assert_eq!(reason, RefusedReason::IrVersion { ours: 1, theirs: 9 });
@@ -188,13 +160,7 @@ async fn an_unwelcome_client_hears_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_breaks_is_a_fault_and_the_server_lives() {
     let (_folder, endpoint) = place();
-    let _server = serve(
-        &endpoint,
-        Daemon {
-            breaks: true,
-            ..Daemon::default()
-        },
-    );
+    let _server = serve(&endpoint, Daemon { breaks: true, ..Daemon::default() });
     for _ in 0..10 {
         match Connection::open(&endpoint, hello(), quick()).await {
             Err(ConnectError::Hello(CallError::Fault(fault))) => {
@@ -208,16 +174,10 @@ async fn a_handler_that_breaks_is_a_fault_and_the_server_lives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_answer_is_an_unknown_outcome_and_is_not_asked_again() {
     let (_folder, endpoint) = place();
-    let daemon = Arc::new(Daemon {
-        slow_hello: Some(Duration::from_millis(400)),
-        ..Daemon::default()
-    });
+    let daemon = Arc::new(Daemon { slow_hello: Some(Duration::from_millis(400)), ..Daemon::default() });
     let service: Arc<dyn Service> = Arc::clone(&daemon) as _;
     let server = Server::bind(&endpoint, Limits::default(), 4, service).unwrap();
-    let options = Options {
-        timeout: Duration::from_millis(100),
-        ..Options::default()
-    };
+    let options = Options { timeout: Duration::from_millis(100), ..Options::default() };
     match Connection::open(&endpoint, hello(), options).await {
         Err(ConnectError::Hello(CallError::OutcomeUnknown(TransportError::TimedOut))) => {}
         other => panic!("{other:?}"),
@@ -229,13 +189,7 @@ async fn a_late_answer_is_an_unknown_outcome_and_is_not_asked_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_outlives_the_daemon() {
     let (_folder, endpoint) = place();
-    let server = serve(
-        &endpoint,
-        Daemon {
-            boot: 1,
-            ..Daemon::default()
-        },
-    );
+    let server = serve(&endpoint, Daemon { boot: 1, ..Daemon::default() });
     let connection = Connection::open(&endpoint, hello(), quick()).await.unwrap();
     server.shutdown().await;
 
@@ -244,13 +198,7 @@ async fn a_connection_outlives_the_daemon() {
         Err(CallError::NotSent(_) | CallError::OutcomeUnknown(_)) => {}
         other => panic!("{other:?}"),
     }
-    let _server = serve(
-        &endpoint,
-        Daemon {
-            boot: 2,
-            ..Daemon::default()
-        },
-    );
+    let _server = serve(&endpoint, Daemon { boot: 2, ..Daemon::default() });
     let pong = connection.call(&Ping { token: 2 }).await.unwrap();
     assert_eq!(pong, Pong { token: 2, boot: 2 });
     assert_eq!(connection.welcome().boot, 2);

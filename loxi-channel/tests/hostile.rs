@@ -6,8 +6,8 @@
 use async_trait::async_trait;
 use loxi_channel::message::RefusedReason;
 use loxi_channel::{
-    Endpoint, Fault, FaultCode, Frame, Hello, Incoming, Limits, Message, Outgoing, Ping, Refused,
-    Server, Service, Welcome,
+    Endpoint, Fault, FaultCode, Frame, Hello, Incoming, Limits, Message, Outgoing, Ping, Refused, Server,
+    Service, Welcome,
 };
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -35,9 +35,7 @@ impl Service for Closed {
 /// SP's handshake as a requester (protocol 48), then nothing.
 fn shake(endpoint: &Endpoint) -> UnixStream {
     let mut stream = UnixStream::connect(endpoint.control()).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(b"\0SP\0\x00\x30\0\0").unwrap();
     let mut answer = [0; 8];
     stream.read_exact(&mut answer).unwrap();
@@ -70,14 +68,9 @@ fn fault_of(answer: &[u8]) -> (u64, FaultCode) {
 async fn bad_frames_get_a_fault_and_bad_lengths_get_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::in_folder(folder.path().join("run")).unwrap();
-    let limits = Limits {
-        request: 4096,
-        ..Limits::default()
-    };
+    let limits = Limits { request: 4096, ..Limits::default() };
     let server = Server::bind(&endpoint, limits, 2, Arc::new(Closed)).unwrap();
-    tokio::task::spawn_blocking(move || converse(&endpoint))
-        .await
-        .unwrap();
+    tokio::task::spawn_blocking(move || converse(&endpoint)).await.unwrap();
     server.shutdown().await;
 }
 
@@ -99,11 +92,7 @@ fn converse(endpoint: &Endpoint) {
         // A reply is no request.
         (with(8, &[0xff, 0xff]), (77, FaultCode::UnknownKind)),
     ] {
-        assert_eq!(
-            fault_of(&ask(&mut stream, &frame)),
-            expected,
-            "{frame:02x?}"
-        );
+        assert_eq!(fault_of(&ask(&mut stream, &frame)), expected, "{frame:02x?}");
     }
 
     // A length over the limit is refused before the message exists: the peer

@@ -5,8 +5,8 @@
 use loxi_channel::frame::{HEADER_LEN, MAGIC, correlation_of};
 use loxi_channel::message::Peer;
 use loxi_channel::{
-    Fault, Frame, FrameError, Hello, Kind, Limits, Message, PROTOCOL, Ping, Pong, ProtocolVersion,
-    Refused, Welcome,
+    Fault, Frame, FrameError, Hello, Kind, Limits, Message, PROTOCOL, Ping, Pong, ProtocolVersion, Refused,
+    Welcome,
 };
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,10 +37,7 @@ fn hello() -> Hello {
     Hello {
         protocol: PROTOCOL,
         ir_version: 1,
-        client: Peer {
-            name: "test".to_owned(),
-            version: "1".to_owned(),
-        },
+        client: Peer { name: "test".to_owned(), version: "1".to_owned() },
     }
 }
 
@@ -106,49 +103,18 @@ fn each_fault_of_a_header_has_its_error() {
     let version = |major, minor| ProtocolVersion { major, minor };
 
     assert_eq!(with(6, &[0, 9]), Ok(Kind::Ping), "a newer minor is read");
-    assert_eq!(
-        with(0, b"HTTP"),
-        Err(FrameError::BadMagic { found: *b"HTTP" })
-    );
-    assert_eq!(
-        with(4, &[0, 2, 0, 3]),
-        Err(FrameError::TooNew {
-            theirs: version(2, 3)
-        })
-    );
-    assert_eq!(
-        with(4, &[0, 0]),
-        Err(FrameError::TooOld {
-            theirs: version(0, 0)
-        })
-    );
-    assert_eq!(
-        with(8, &[0x7f, 1]),
-        Err(FrameError::UnknownKind { code: 0x7f01 })
-    );
+    assert_eq!(with(0, b"HTTP"), Err(FrameError::BadMagic { found: *b"HTTP" }));
+    assert_eq!(with(4, &[0, 2, 0, 3]), Err(FrameError::TooNew { theirs: version(2, 3) }));
+    assert_eq!(with(4, &[0, 0]), Err(FrameError::TooOld { theirs: version(0, 0) }));
+    assert_eq!(with(8, &[0x7f, 1]), Err(FrameError::UnknownKind { code: 0x7f01 }));
     assert_eq!(with(10, &[1, 0]), Err(FrameError::Reserved { found: 256 }));
-    assert_eq!(
-        with(20, &[0xff; 4]),
-        Err(FrameError::TooLong {
-            length: 0xffff_ffff,
-            limit: LIMIT
-        })
-    );
-    assert!(matches!(
-        with(20, &[0, 0, 0, 1]),
-        Err(FrameError::LengthMismatch { stated: 1, .. })
-    ));
-    assert_eq!(
-        Frame::decode(&good[..7], LIMIT),
-        Err(FrameError::Truncated { have: 7 })
-    );
+    assert_eq!(with(20, &[0xff; 4]), Err(FrameError::TooLong { length: 0xffff_ffff, limit: LIMIT }));
+    assert!(matches!(with(20, &[0, 0, 0, 1]), Err(FrameError::LengthMismatch { stated: 1, .. })));
+    assert_eq!(Frame::decode(&good[..7], LIMIT), Err(FrameError::Truncated { have: 7 }));
     let frame = Frame::decode(&good, LIMIT).unwrap();
     assert!(matches!(
         Hello::from_frame(&frame, 64),
-        Err(FrameError::UnexpectedKind {
-            found: Kind::Ping,
-            expected: Kind::Hello
-        })
+        Err(FrameError::UnexpectedKind { found: Kind::Ping, expected: Kind::Hello })
     ));
 }
 
@@ -156,10 +122,7 @@ fn each_fault_of_a_header_has_its_error() {
 fn what_would_be_too_long_is_not_written() {
     let mut hello = hello();
     hello.client.name = "x".repeat(LIMIT);
-    assert!(matches!(
-        hello.to_frame(0, LIMIT),
-        Err(FrameError::TooLong { limit: LIMIT, .. })
-    ));
+    assert!(matches!(hello.to_frame(0, LIMIT), Err(FrameError::TooLong { limit: LIMIT, .. })));
 }
 
 #[test]

@@ -29,11 +29,7 @@ pub(crate) struct NngReplier {
 
 impl NngReplier {
     /// Listens with `count` contexts.
-    pub(crate) fn listen(
-        path: &Path,
-        limit: usize,
-        count: usize,
-    ) -> Result<Vec<Self>, TransportError> {
+    pub(crate) fn listen(path: &Path, limit: usize, count: usize) -> Result<Vec<Self>, TransportError> {
         let socket = open(Protocol::Rep0, limit).map_err(told)?;
         let contexts = (0..count)
             .map(|_| {
@@ -53,17 +49,11 @@ impl NngReplier {
 #[async_trait]
 impl Replier for NngReplier {
     async fn receive(&mut self) -> Result<Vec<u8>, TransportError> {
-        self.operation
-            .receive(&self.context, None)
-            .await
-            .map_err(told)
+        self.operation.receive(&self.context, None).await.map_err(told)
     }
 
     async fn reply(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
-        self.operation
-            .send(&self.context, bytes, None)
-            .await
-            .map_err(told)
+        self.operation.send(&self.context, bytes, None).await.map_err(told)
     }
 }
 
@@ -77,9 +67,7 @@ impl NngPublisher {
     pub(crate) fn listen(path: &Path) -> Result<Self, TransportError> {
         // Listeners send nothing: what arrives is not ours.
         let socket = open(Protocol::Pub0, 0).map_err(told)?;
-        socket
-            .set_opt::<SendBufferSize>(EVENT_QUEUE)
-            .map_err(told)?;
+        socket.set_opt::<SendBufferSize>(EVENT_QUEUE).map_err(told)?;
         listen(&socket, path).map_err(told)?;
         Ok(Self { socket })
     }

@@ -13,11 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Connects now, or says why not; with `patient`, goes on trying instead.
 fn dial(socket: &Socket, path: &Path, patient: bool) -> Result<(), Error> {
-    if patient {
-        socket.dial_async(&url(path))
-    } else {
-        socket.dial(&url(path))
-    }
+    if patient { socket.dial_async(&url(path)) } else { socket.dial(&url(path)) }
 }
 
 /// The asking side.
@@ -44,15 +40,9 @@ impl Requester for NngRequester {
         let until = Instant::now() + timeout;
         let context = Context::new(&self.socket).map_err(not_sent)?;
         let mut operation = Operation::new().map_err(not_sent)?;
-        operation
-            .send(&context, bytes, Some(timeout))
-            .await
-            .map_err(not_sent)?;
+        operation.send(&context, bytes, Some(timeout)).await.map_err(not_sent)?;
         let left = until.saturating_duration_since(Instant::now());
-        operation
-            .receive(&context, Some(left))
-            .await
-            .map_err(no_answer)
+        operation.receive(&context, Some(left)).await.map_err(no_answer)
     }
 }
 
@@ -66,24 +56,16 @@ pub(crate) struct NngSubscriber {
 impl NngSubscriber {
     pub(crate) fn dial(path: &Path, limit: usize, patient: bool) -> Result<Self, TransportError> {
         let socket = open(Protocol::Sub0, limit).map_err(told)?;
-        socket
-            .set_opt::<RecvBufferSize>(EVENT_QUEUE)
-            .map_err(told)?;
+        socket.set_opt::<RecvBufferSize>(EVENT_QUEUE).map_err(told)?;
         socket.set_opt::<Subscribe>(Vec::new()).map_err(told)?;
         dial(&socket, path, patient).map_err(told)?;
-        Ok(Self {
-            operation: Operation::new().map_err(told)?,
-            socket,
-        })
+        Ok(Self { operation: Operation::new().map_err(told)?, socket })
     }
 }
 
 #[async_trait]
 impl Subscriber for NngSubscriber {
     async fn next(&mut self) -> Result<Vec<u8>, TransportError> {
-        self.operation
-            .receive_from(&self.socket)
-            .await
-            .map_err(told)
+        self.operation.receive_from(&self.socket).await.map_err(told)
     }
 }

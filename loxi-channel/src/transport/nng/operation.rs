@@ -39,11 +39,7 @@ impl Operation {
                 let _ = waiter.send(result);
             }
         })?;
-        Ok(Self {
-            aio,
-            waiting,
-            receiving: None,
-        })
+        Ok(Self { aio, waiting, receiving: None })
     }
 
     pub(super) async fn send(
@@ -54,9 +50,7 @@ impl Operation {
     ) -> Result<(), nng::Error> {
         self.aio.set_timeout(timeout)?;
         let result = self.expect();
-        context
-            .send(&self.aio, Message::from(bytes))
-            .map_err(|(_, error)| error)?;
+        context.send(&self.aio, Message::from(bytes)).map_err(|(_, error)| error)?;
         match result.await {
             Ok(AioResult::Send(sent)) => sent.map_err(|(_, error)| error),
             _ => Err(nng::Error::Canceled),

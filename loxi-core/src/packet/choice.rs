@@ -13,6 +13,9 @@ pub enum ChoicePoint {
     Backend {
         /// Weights of the eligible endpoints.
         weights: Vec<u32>,
+        /// The index that the algorithm itself would take; none: any, at random.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        preferred: Option<u32>,
     },
     /// A source port for SNAT, from `first` to `last`, whose tuple must be unique.
     SnatPort {
@@ -50,7 +53,7 @@ impl ChoicePoint {
     #[must_use]
     pub fn admits(&self, value: u64) -> bool {
         match self {
-            Self::Backend { weights } => {
+            Self::Backend { weights, .. } => {
                 usize::try_from(value).is_ok_and(|index| weights.get(index).is_some_and(|weight| *weight > 0))
             }
             Self::SnatPort { first, last, .. }
@@ -65,7 +68,10 @@ impl ChoicePoint {
     #[must_use]
     pub fn default_value(&self) -> u64 {
         match self {
-            Self::Backend { weights } => weights.iter().position(|weight| *weight > 0).unwrap_or(0) as u64,
+            Self::Backend { preferred: Some(index), .. } => u64::from(*index),
+            Self::Backend { weights, preferred: None } => {
+                weights.iter().position(|weight| *weight > 0).unwrap_or(0) as u64
+            }
             Self::SnatPort { first, last, preferred } | Self::HairpinPort { first, last, preferred } => {
                 u64::from(if (first..=last).contains(&preferred) { *preferred } else { *first })
             }
@@ -157,7 +163,8 @@ impl ChoiceSource for SeededChoices {
     fn choose(&mut self, point: &ChoicePoint) -> u64 {
         let random = self.next();
         match point {
-            ChoicePoint::Backend { weights } => {
+            ChoicePoint::Backend { preferred: Some(index), .. } => u64::from(*index),
+            ChoicePoint::Backend { weights, preferred: None } => {
                 let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
                 let mut left = if total == 0 { 0 } else { random % total };
                 for (index, weight) in weights.iter().enumerate() {

@@ -65,7 +65,6 @@ reasons! {
         QueueFull = 86, "queue_full", "the egress queue is full", hidden;
         RouterSolicitation = 87, "router_solicitation", "RS are not answered: the gateway is static";
         LinkLocalRouted = 88, "link_local_routed", "link-local addresses are never routed (RFC 4291 2.5.6, RFC 3927 7)";
-        MulticastNoGroup = 89, "multicast_no_group", "no multicast group claims the destination";
         NoL3 = 90, "no_l3", "the frame is for our MAC and is not IP";
         Unsupported = 100, "unsupported", "the backend can't do what the configuration asks of this packet";
     }

@@ -21,6 +21,7 @@ pub mod offload;
 pub mod packet;
 pub mod place;
 pub mod poller;
+pub mod process;
 pub mod rtnetlink;
 pub mod sys;
 pub mod sysctl;

@@ -234,3 +234,26 @@ fn rulesets_are_applied_whole_or_not_at_all() {
     }
     assert!(nftables::tables().unwrap().is_empty());
 }
+
+#[test]
+fn processes_are_found_by_their_namespace_and_end() {
+    if !privileged("processes_are_found_by_their_namespace_and_end") {
+        return;
+    }
+    use loxi_linux::process::{self, Stop};
+    let (ours, other) = (NetNs::anonymous().unwrap(), NetNs::anonymous().unwrap());
+    let start = |ns: &NetNs| {
+        let place = Place { net: Some(ns), mounts: None };
+        place.spawn(Command::new("sleep").arg("60")).unwrap()
+    };
+    let (mut child, mut bystander) = (start(&ours), start(&other));
+    let found = process::inside(&[&ours]).unwrap();
+    assert_eq!(found.iter().map(process::Process::id).collect::<Vec<_>>(), [child.id()]);
+    found[0].stop(Stop::Ask).unwrap();
+    assert!(!child.wait().unwrap().success());
+    found[0].stop(Stop::Force).unwrap();
+    assert!(process::inside(&[&ours]).unwrap().is_empty());
+    assert!(bystander.try_wait().unwrap().is_none());
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}

@@ -1,1 +1,23 @@
-//! lab
+//! Two nodes in network namespaces of one machine, joined by a wire, each with the product's layout and its daemon;
+//! and the table of rows that proves their network, from traffic and from who has forwarded it.
+//!
+//! - [`plan`]: names and addresses; [`pipeline`] and [`services`]: what each dataplane is told
+//! - [`world`]: the namespaces, which go away with the value that holds them
+//! - [`daemon`]: `loxilightd` on each node; [`traffic`]: those who answer and those who ask
+//! - [`rows`]: the table; [`proof`]: who has forwarded
+//! - [`session`]: all of it together; [`report`] and [`invitation`]: what people and programs see of it
+//!
+//! It needs root. Nothing outside of the instance's own namespaces and folder is touched, and nothing here
+//! panics on what traffic, programs or the kernel answer.
+
+pub mod daemon;
+pub mod invitation;
+pub mod pipeline;
+pub mod plan;
+pub mod proof;
+pub mod report;
+pub mod rows;
+pub mod services;
+pub mod session;
+pub mod traffic;
+pub mod world;

@@ -1,0 +1,197 @@
+//! The books: what our ports have counted, beside what the kernel has counted on their devices.
+//!
+//! Every frame that the kernel has seen at a device of a port since the books were opened must be in our counters,
+//! and every packet in our counters must have one fate.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use loxi_core::packet::{Counters, PortCounters};
+use loxi_linux::layout;
+use loxi_linux::netns::NetNs;
+use loxi_linux::rtnetlink::{Link, LinkStats, Rtnl};
+
+use crate::daemon::Daemon;
+use crate::plan::{PODS, Spot};
+use crate::rows::{At, Row};
+use crate::world::World;
+
+/// How long frames that are under way may take to be counted.
+const SETTLE: Duration = Duration::from_millis(1500);
+
+/// Why the books can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("counters of n{node}: {reason}")]
+pub struct BooksError {
+    /// The node.
+    pub node: u8,
+    /// Why not.
+    pub reason: String,
+}
+
+/// Frames received and sent at a device.
+type Frames = (u64, u64);
+
+/// Our counters and the kernel's at one time.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    ours: BTreeMap<At, PortCounters>,
+    kernel: BTreeMap<At, Frames>,
+}
+
+/// The books of all nodes.
+#[derive(Debug)]
+pub struct Books<'a> {
+    world: &'a World,
+    daemons: &'a [Daemon],
+    /// What the kernel had counted before we did.
+    before: BTreeMap<At, (i128, i128)>,
+}
+
+impl<'a> Books<'a> {
+    /// Opens them, once the daemons have their ports.
+    ///
+    /// # Errors
+    /// If a daemon or the kernel does not answer.
+    pub async fn open(world: &'a World, daemons: &'a [Daemon]) -> Result<Self, BooksError> {
+        let mut books = Self { world, daemons, before: BTreeMap::new() };
+        let until = Instant::now() + SETTLE;
+        loop {
+            let offsets = books.read().await?.offsets();
+            // Twice the same: nothing was between the two counts.
+            if offsets == books.before || Instant::now() > until {
+                return Ok(books);
+            }
+            books.before = offsets;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A page on which everything that was under way is counted, as far as it can be waited for.
+    ///
+    /// # Errors
+    /// If a daemon or the kernel does not answer.
+    pub async fn settled(&self) -> Result<Page, BooksError> {
+        let until = Instant::now() + SETTLE;
+        loop {
+            let page = self.read().await?;
+            if page.offsets() == self.before || Instant::now() > until {
+                return Ok(page);
+            }
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    }
+
+    /// What is wrong with the books at a page: frames that only one side has counted, packets
+    /// without a fate.
+    #[must_use]
+    pub fn errors(&self, page: &Page) -> Vec<String> {
+        let mut found = Vec::new();
+        for (at, now) in page.offsets() {
+            let before = self.before.get(&at).copied().unwrap_or_default();
+            for (word, more) in [("received", now.0 - before.0), ("sent", now.1 - before.1)] {
+                if more != 0 {
+                    let At { node, port } = &at;
+                    found.push(format!(
+                        "n{node} {port}: the kernel has {word} {more} more than we have counted"
+                    ));
+                }
+            }
+        }
+        for (At { node, port }, counters) in &page.ours {
+            let lost = counters.unaccounted();
+            if lost != 0 {
+                found.push(format!("n{node} {port}: {lost} packets without a fate"));
+            }
+        }
+        found
+    }
+
+    async fn read(&self) -> Result<Page, BooksError> {
+        let mut page = Page::default();
+        for daemon in self.daemons {
+            let node = daemon.node();
+            let failed = |reason: String| BooksError { node, reason };
+            let Counters { ports, .. } =
+                daemon.counters().await.map_err(|error| failed(error.to_string()))?;
+            for (port, counters) in ports {
+                page.ours.insert(At { node, port: port.as_str().to_owned() }, counters);
+            }
+            page.kernel.extend(self.devices(node).map_err(failed)?);
+        }
+        Ok(page)
+    }
+
+    /// The kernel's counts at a node's ports. The uplink sends for the node itself too, and the
+    /// kernel's count of that says nothing about us.
+    fn devices(&self, node: u8) -> Result<Vec<(At, Frames)>, String> {
+        let dataplane = self.world.dataplane(node).ok_or("no such node")?;
+        let root = self.world.spot(Spot::Node(node)).ok_or("no such node")?;
+        let at = |port: &str| At { node, port: port.to_owned() };
+        let ports: Vec<String> =
+            PODS.iter().map(|pod| format!("hs{pod}")).chain([layout::HOST.to_owned()]).collect();
+        let mut found: Vec<(At, Frames)> = links(dataplane)?
+            .into_iter()
+            .filter(|link| ports.contains(&link.name))
+            .map(|link| (at(&link.name), frames(&link.stats)))
+            .collect();
+        let uplink = links(root)?.into_iter().find(|link| link.name == "eth0").ok_or("no eth0")?;
+        found.push((at("eth0"), frames(&uplink.stats)));
+        Ok(found)
+    }
+}
+
+fn links(ns: &NetNs) -> Result<Vec<Link>, String> {
+    let list = || Rtnl::open().and_then(|mut rtnl| rtnl.links()).map_err(|error| error.to_string());
+    ns.run(list).map_err(|error| error.to_string())?
+}
+
+fn frames(stats: &LinkStats) -> Frames {
+    (stats.rx_packets, stats.tx_packets)
+}
+
+impl Page {
+    /// What the kernel has counted more than we have.
+    fn offsets(&self) -> BTreeMap<At, (i128, i128)> {
+        let more = |kernel: u64, ours: u64| i128::from(kernel) - i128::from(ours);
+        let offset = |(at, (received, sent)): (&At, &Frames)| {
+            let ours = self.ours.get(at).cloned().unwrap_or_default();
+            let sent = if at.port == "eth0" { 0 } else { more(*sent, ours.tx_packets) };
+            (at.clone(), (more(*received, ours.rx_packets), sent))
+        };
+        self.kernel.iter().map(offset).collect()
+    }
+
+    fn port(&self, at: &At) -> PortCounters {
+        self.ours.get(at).cloned().unwrap_or_default()
+    }
+}
+
+/// What a row's path does not show between two pages.
+#[must_use]
+pub fn missing(row: &Row, before: &Page, after: &Page) -> Vec<String> {
+    let mut found = Vec::new();
+    for at in &row.path {
+        let (old, new) = (before.port(at), after.port(at));
+        let At { node, port } = at;
+        for (word, more) in [
+            ("received", new.rx_packets.saturating_sub(old.rx_packets)),
+            ("sent", new.tx_packets.saturating_sub(old.tx_packets)),
+        ] {
+            if more == 0 {
+                found.push(format!("our n{node} {port} has {word} nothing"));
+            }
+        }
+        let moved = (new.rx_bytes + new.tx_bytes).saturating_sub(old.rx_bytes + old.tx_bytes);
+        if moved < row.least_bytes {
+            found.push(format!("our n{node} {port} has moved only {moved} bytes"));
+        }
+    }
+    for (at, reason) in &row.drops {
+        let count = |page: &Page| page.port(at).dropped.get(reason).copied().unwrap_or(0);
+        if count(after) <= count(before) {
+            found.push(format!("our n{} {} has dropped nothing as {reason}", at.node, at.port));
+        }
+    }
+    found
+}

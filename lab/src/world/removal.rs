@@ -1,0 +1,121 @@
+//! Removing an instance by its names alone: for a world that ends, and for what a killed one has left.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use loxi_linux::layout;
+use loxi_linux::netns::{NetNs, NetNsError};
+use loxi_linux::process::{self, Process, Stop};
+use loxi_linux::sys::{Ns, RealSys, Sys};
+
+use super::{Claim, WorldError, folder, netns_file, node, node_run};
+use crate::plan::{NODES, Plan, Spot};
+
+/// How long a process may take to end when asked.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Removed {
+    /// Processes that were ended.
+    pub processes: usize,
+    /// Namespaces that were removed.
+    pub namespaces: usize,
+}
+
+/// Removes everything of an instance that is not in use. What is not there is no error; other instances are left
+/// alone. Processes inside of the instance's namespaces end, a shell in a pod too.
+///
+/// # Errors
+/// If the instance is in use, or something could not be removed: all the rest is.
+pub fn remove(plan: &Plan) -> Result<Removed, WorldError> {
+    let claim = Claim::take(plan)?;
+    remove_claimed(plan, &claim)
+}
+
+pub(super) fn remove_claimed(plan: &Plan, _claim: &Claim) -> Result<Removed, WorldError> {
+    let mut first = None;
+    let mut removed = Removed::default();
+    let spaces = namespaces(plan);
+    removed.processes = end_processes(&spaces).unwrap_or_else(|error| {
+        first.get_or_insert(error);
+        0
+    });
+    drop(spaces);
+    for node in NODES {
+        let result = layout::cleanup(&RealSys, &node::instance(plan, node));
+        if let Err(source) = result
+            // Of an interrupted start there may be only an empty file, which goes below.
+            && NetNs::open(netns_file(plan, Spot::Node(node))).is_ok()
+        {
+            first.get_or_insert(WorldError::Layout { node, source });
+        }
+    }
+    for spot in Spot::all() {
+        match NetNs::delete_at(netns_file(plan, spot)) {
+            Ok(()) => removed.namespaces += 1,
+            Err(NetNsError::Os { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                first.get_or_insert(error.into());
+            }
+        }
+    }
+    if let Err(error) = remove_folder(&folder(plan)) {
+        first.get_or_insert(error);
+    }
+    first.map_or(Ok(removed), Err)
+}
+
+/// All namespaces of the instance that can be opened, the dataplanes' too.
+fn namespaces(plan: &Plan) -> Vec<NetNs> {
+    let mut files: Vec<Ns> = Spot::all().into_iter().map(|spot| Ns::at(netns_file(plan, spot))).collect();
+    for node in NODES {
+        let inside = node_run(plan, node).join("loxi").join(plan.node_instance(node)).join("netns");
+        files.extend(RealSys.ns_list(&inside).unwrap_or_default());
+    }
+    let here = NetNs::current().and_then(|ns| ns.id()).ok();
+    files
+        .iter()
+        .filter_map(|file| NetNs::open(file.path()).ok())
+        // Never this one, whatever the file says: everything in them ends.
+        .filter(|ns| ns.id().is_ok_and(|id| Some(id) != here))
+        .collect()
+}
+
+fn end_processes(spaces: &[NetNs]) -> Result<usize, WorldError> {
+    let spaces: Vec<&NetNs> = spaces.iter().collect();
+    let stop = |process: &Process, how| {
+        process.stop(how).map_err(|source| WorldError::Process { pid: process.id(), source })
+    };
+    let found = process::inside(&spaces)?;
+    for process in &found {
+        stop(process, Stop::Ask)?;
+    }
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let left = process::inside(&spaces)?;
+        if left.is_empty() {
+            return Ok(found.len());
+        }
+        if Instant::now() > end {
+            for process in &left {
+                stop(process, Stop::Force)?;
+            }
+        }
+        if Instant::now() > end + PATIENCE {
+            let source = io::ErrorKind::TimedOut.into();
+            return Err(WorldError::Process { pid: left[0].id(), source });
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn remove_folder(path: &Path) -> Result<(), WorldError> {
+    match std::fs::remove_dir_all(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(WorldError::File { operation: "remove", path: path.into(), source })
+        }
+        _ => Ok(()),
+    }
+}

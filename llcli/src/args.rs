@@ -292,19 +292,19 @@ pub(crate) struct Events {
 }
 
 #[derive(Debug, Group)]
-#[group(id = "source", required = true, multiple = false, args = ["hex", "pcap", "packets"])]
+#[group(skip)]
 pub(crate) struct Packets {
     /// Where the packets enter.
     #[arg(long, value_name = "PORT", required_unless_present = "packets", conflicts_with = "packets")]
     pub(crate) port: Option<PortName>,
     /// A frame from its destination MAC on, in hexadecimal; may be given again. - reads one per line from stdin.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", group = "source")]
     pub(crate) hex: Vec<String>,
     /// Frames of a capture (pcap or pcapng, Ethernet); the distances of their times count.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "source")]
     pub(crate) pcap: Option<PathBuf>,
     /// A list of {port, bytes, at} in YAML or JSON: packets at several ports. - is stdin.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "source")]
     pub(crate) packets: Option<PathBuf>,
     /// When the first one comes: seconds since boot (12.5 or 12.5s), nanoseconds (12500000000ns), or either after + from now on [default: now].
     #[arg(long, value_name = "TIME")]

@@ -27,6 +27,9 @@ pub(crate) fn read(options: &Packets) -> Result<Vec<PacketIn>, Failure> {
                 .map_err(|error| Failure::Input(format!("{}: {error}", path.display())))?;
             some(timed(port, frames, start.unwrap_or(now)))
         }
+        None if options.hex.is_empty() => {
+            Err(Failure::Input("no packets: one of --hex, --pcap and --packets is needed".to_owned()))
+        }
         None => hex(port, &options.hex, start),
     }
 }

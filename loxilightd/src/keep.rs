@@ -117,7 +117,7 @@ pub fn decode(bytes: &[u8]) -> Result<Kept, String> {
         return Err(format!("it is of version {version}, this daemon reads {VERSION}"));
     }
     if length != body.len().to_string() {
-        return Err(format!("it is cut off: {length} bytes were written, {} are there", body.len()));
+        return Err(format!("its length is wrong: {length} bytes were written, {} are there", body.len()));
     }
     if sum != format!("{:016x}", digest(body)) {
         return Err("its checksum is wrong".to_owned());

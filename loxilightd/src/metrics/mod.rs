@@ -14,6 +14,7 @@ use loxi_core::ir::EntityKind;
 use loxi_core::packet::PortCounters;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
@@ -103,7 +104,13 @@ impl Metrics {
         ];
         gauge(encoder, "loxi_build_info", "The daemon", [(build, 1)])?;
         let generation = self.engine.generation().0;
-        gauge(encoder, "loxi_generation", "Generation of the configuration", [([("", ""); 0], generation)])?;
+        let family = encoder.encode_descriptor(
+            "loxi_generation",
+            "Generation of the configuration",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(i64::try_from(generation).unwrap_or(i64::MAX)).encode(family)?;
         let pipeline = self.engine.pipeline();
         let kinds =
             EntityKind::ALL.iter().map(|kind| ([("kind", kind.name())], pipeline.count(*kind) as u64));
@@ -135,8 +142,7 @@ fn counter<L: EncodeLabelSet>(
     help: &str,
     rows: impl IntoIterator<Item = (L, u64)>,
 ) -> fmt::Result {
-    let kind = prometheus_client::metrics::MetricType::Counter;
-    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (labels, value) in rows {
         ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
     }
@@ -149,8 +155,7 @@ fn gauge<L: EncodeLabelSet>(
     help: &str,
     rows: impl IntoIterator<Item = (L, u64)>,
 ) -> fmt::Result {
-    let kind = prometheus_client::metrics::MetricType::Gauge;
-    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in rows {
         // Above i64::MAX nothing is counted.
         let value = i64::try_from(value).unwrap_or(i64::MAX);

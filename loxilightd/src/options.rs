@@ -94,6 +94,10 @@ pub struct Options {
     #[arg(long, value_name = "PATH|NAME")]
     pub root_netns: Option<String>,
 
+    /// Opens no device: every port is attached, packets come by `llcli inject` alone, and go nowhere.
+    #[arg(long, conflicts_with_all = ["dataplane_netns", "root_netns"])]
+    pub no_devices: bool,
+
     /// Where Prometheus metrics are served: unix:PATH or a loopback ADDRESS:PORT.
     #[arg(long, value_name = "WHERE")]
     pub metrics: Option<MetricsAt>,
@@ -113,6 +117,7 @@ Signals: SIGTERM and SIGINT stop; SIGHUP reads the pipeline file again.
 Examples:
   loxilightd --instance node-1 --pipeline node-1.yaml --dataplane-netns loxilight
   loxilightd --run-dir /tmp/try --pipeline try.yaml --metrics 127.0.0.1:9464 --log debug
+  loxilightd --run-dir /tmp/try --pipeline try.yaml --no-devices    # to try packets, without root
   systemd: Type=notify, ExecStart=loxilightd …, ExecReload=kill -HUP $MAINPID";
 
 #[cfg(test)]

@@ -172,7 +172,11 @@ fn take_over(
 ) -> Result<(Arc<Engine>, BTreeSet<loxi_core::net::PortName>), RunError> {
     let clock: Clock = Arc::new(|| Timestamp(loxi_linux::clock::now()));
     let backend = || {
-        let backend = Reference::with_io(Box::new(WireIo(Arc::clone(wires))));
+        let backend = if options.no_devices {
+            Reference::new()
+        } else {
+            Reference::with_io(Box::new(WireIo(Arc::clone(wires))))
+        };
         match options.backend {
             BackendChoice::Reference => backend,
             BackendChoice::None => backend.passing_nothing(),

@@ -319,9 +319,24 @@ fn metrics_are_scraped_and_the_manager_is_told() {
 }
 
 #[test]
+fn packets_can_be_tried_without_devices() {
+    let place = Place::new();
+    let daemon = place.start(&["--no-devices"]);
+    let try_it = || place.prints(&["inject", "--port", "loxi-none1", "--hex", UDP]);
+    assert!(try_it().contains(": forwarded\n  out loxi-none2 (42 bytes)\n"), "{}", try_it());
+    place.prints(&["detach", "loxi-none2"]);
+    assert!(try_it().contains("egress_down"));
+    daemon.stop();
+    let _daemon = place.start(&["--no-devices"]);
+    assert!(try_it().contains("egress_down"), "detached by hand, over the restart too");
+    place.prints(&["attach", "loxi-none2"]);
+    assert!(try_it().contains("out loxi-none2"));
+}
+
+#[test]
 fn the_negative_control_passes_nothing() {
     let place = Place::new();
-    let _daemon = place.start(&["--backend", "none"]);
+    let _daemon = place.start(&["--backend", "none", "--no-devices"]);
     let verdict = place.prints(&["inject", "--port", "loxi-none1", "--hex", UDP]);
     assert!(verdict.contains("dropped, unsupported"), "{verdict}");
 }

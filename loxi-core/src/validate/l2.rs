@@ -1,7 +1,7 @@
 //! Zones, bridges, ports, FDB.
 
 use super::{Checker, Problem};
-use crate::ir::{Attachment, EntityKey, FdbTarget, PortKind};
+use crate::ir::{Attachment, EntityKey, FdbTarget};
 
 pub(super) fn check(check: &mut Checker<'_>) {
     zones(check);
@@ -79,9 +79,6 @@ fn ports(check: &mut Checker<'_>) {
         }
         if port.underlay && !matches!(port.attachment, Attachment::Vrf(_)) {
             check.impossible(key.clone(), "underlay", "an underlay port is attached to a VRF");
-        }
-        if port.underlay && port.kind == PortKind::Tunnel {
-            check.impossible(key.clone(), "underlay", "a tunnel in a tunnel is not supported");
         }
         if let Some(guard) = &port.anti_spoof {
             for mac in &guard.macs {

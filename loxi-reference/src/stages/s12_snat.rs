@@ -155,9 +155,13 @@ impl Run<'_> {
             return drop(DropReason::PortsExhausted);
         }
         let ports = if paired { L4Ports::ANY } else { ports };
-        // The search starts at the port's neighbour and goes round once.
+        // The search starts behind the port itself, or at the range's start, and goes round once.
         let count = ports.count();
-        let start = u32::from(wanted.src_port).wrapping_sub(u32::from(ports.first())).wrapping_add(1) % count;
+        let start = if ports.contains(wanted.src_port) {
+            u32::from(wanted.src_port) - u32::from(ports.first()) + 1
+        } else {
+            0
+        };
         let at = |offset: u32| ports.first() + ((start + offset) % count) as u16;
         let Some(preferred) = (0..count).map(at).find(|port| free(self, with(*port))) else {
             return drop(DropReason::PortsExhausted);

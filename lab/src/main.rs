@@ -23,8 +23,15 @@ const LAST_ANSWERS: Duration = Duration::from_secs(8);
 /// What a shell says of a program that was interrupted.
 const INTERRUPTED: u8 = 130;
 
-fn main() -> anyhow::Result<ExitCode> {
-    match Options::parse().command {
+fn main() -> ExitCode {
+    command(Options::parse().command).unwrap_or_else(|error| {
+        eprintln!("lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn command(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Run(run) => {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

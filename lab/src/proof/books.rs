@@ -86,25 +86,7 @@ impl<'a> Books<'a> {
     /// without a fate.
     #[must_use]
     pub fn errors(&self, page: &Page) -> Vec<String> {
-        let mut found = Vec::new();
-        for (at, now) in page.offsets() {
-            let before = self.before.get(&at).copied().unwrap_or_default();
-            for (word, more) in [("received", now.0 - before.0), ("sent", now.1 - before.1)] {
-                if more != 0 {
-                    let At { node, port } = &at;
-                    found.push(format!(
-                        "n{node} {port}: the kernel has {word} {more} more than we have counted"
-                    ));
-                }
-            }
-        }
-        for (At { node, port }, counters) in &page.ours {
-            let lost = counters.unaccounted();
-            if lost != 0 {
-                found.push(format!("n{node} {port}: {lost} packets without a fate"));
-            }
-        }
-        found
+        errors(&self.before, page)
     }
 
     async fn read(&self) -> Result<Page, BooksError> {
@@ -167,6 +149,26 @@ impl Page {
     }
 }
 
+fn errors(opening: &BTreeMap<At, (i128, i128)>, page: &Page) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, now) in page.offsets() {
+        let before = opening.get(&at).copied().unwrap_or_default();
+        for (word, more) in [("received", now.0 - before.0), ("sent", now.1 - before.1)] {
+            if more != 0 {
+                let At { node, port } = &at;
+                found.push(format!("n{node} {port}: the kernel has {word} {more} more than we have counted"));
+            }
+        }
+    }
+    for (At { node, port }, counters) in &page.ours {
+        let lost = counters.unaccounted();
+        if lost != 0 {
+            found.push(format!("n{node} {port}: {lost} packets without a fate"));
+        }
+    }
+    found
+}
+
 /// What a row's path does not show between two pages.
 #[must_use]
 pub fn missing(row: &Row, before: &Page, after: &Page) -> Vec<String> {
@@ -194,4 +196,73 @@ pub fn missing(row: &Row, before: &Page, after: &Page) -> Vec<String> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loxi_core::reason::DropReason;
+
+    fn at(port: &str) -> At {
+        At { node: 1, port: port.into() }
+    }
+
+    /// A page of one port: the kernel's counts, and ours of packets that were all forwarded.
+    fn page(port: &str, kernel: Frames, ours: Frames) -> Page {
+        let counters = PortCounters {
+            rx_packets: ours.0,
+            tx_packets: ours.1,
+            rx_bytes: ours.0 * 100,
+            tx_bytes: ours.1 * 100,
+            forwarded: ours.0,
+            ..PortCounters::default()
+        };
+        Page { ours: [(at(port), counters)].into(), kernel: [(at(port), kernel)].into() }
+    }
+
+    fn row() -> Row {
+        let mut row = crate::rows::table().remove(0);
+        row.path = vec![at("hs1")];
+        row
+    }
+
+    #[test]
+    fn a_path_must_have_received_and_sent() {
+        let before = page("hs1", (0, 0), (5, 5));
+        let wrong = |after: Frames| missing(&row(), &before, &page("hs1", (0, 0), after));
+        assert_eq!(wrong((6, 6)), Vec::<String>::new());
+        assert_eq!(wrong((6, 5)), ["our n1 hs1 has sent nothing"]);
+        assert_eq!(wrong((5, 6)), ["our n1 hs1 has received nothing"]);
+        let much = Row { least_bytes: 1000, ..row() };
+        assert_eq!(
+            missing(&much, &before, &page("hs1", (0, 0), (6, 6))),
+            ["our n1 hs1 has moved only 200 bytes"]
+        );
+    }
+
+    #[test]
+    fn drops_are_of_their_reason() {
+        let row = Row { path: Vec::new(), drops: vec![(at("hs1"), DropReason::Mtu)], ..row() };
+        let before = page("hs1", (0, 0), (0, 0));
+        let mut after = before.clone();
+        let dropped = &mut after.ours.get_mut(&at("hs1")).unwrap().dropped;
+        dropped.insert(DropReason::Ttl, 1);
+        assert_eq!(missing(&row, &before, &after), ["our n1 hs1 has dropped nothing as mtu"]);
+        after.ours.get_mut(&at("hs1")).unwrap().dropped.insert(DropReason::Mtu, 1);
+        assert_eq!(missing(&row, &before, &after), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_books_balance_from_their_opening_on() {
+        let balance = |port: &str, after: Page| errors(&page(port, (7, 3), (2, 3)).offsets(), &after);
+        assert_eq!(balance("hs1", page("hs1", (9, 4), (4, 4))), Vec::<String>::new());
+        let unseen = balance("hs1", page("hs1", (9, 4), (3, 4)));
+        assert_eq!(unseen, ["n1 hs1: the kernel has received 1 more than we have counted"]);
+        let foreign = balance("hs1", page("hs1", (9, 5), (4, 4)));
+        assert_eq!(foreign, ["n1 hs1: the kernel has sent 1 more than we have counted"]);
+        assert_eq!(balance("eth0", page("eth0", (9, 50), (4, 4))), Vec::<String>::new());
+        let mut lost = page("hs1", (9, 4), (4, 4));
+        lost.ours.get_mut(&at("hs1")).unwrap().forwarded = 3;
+        assert_eq!(balance("hs1", lost), ["n1 hs1: 1 packets without a fate"]);
+    }
 }

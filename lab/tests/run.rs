@@ -1,0 +1,144 @@
+//! The program itself: every row passes on the reference, none where nothing passes, and nothing stays.
+//!
+//! It takes loxilightd and llcli from beside it, as cargo puts them for a test of the workspace, and has them built if
+//! they are not there.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use common::{plan, privileged, state};
+use lab::daemon::run_dir;
+use lab::plan::Plan;
+use lab::rows::table;
+use loxi_linux::process::{Process, Stop};
+
+/// The lab's program, with the others beside it.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let lab = PathBuf::from(env!("CARGO_BIN_EXE_lab"));
+        let folder = lab.parent().unwrap();
+        if !["loxilightd", "llcli"].iter().all(|name| folder.join(name).exists()) {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.args(["build", "--quiet", "-p", "loxilightd", "-p", "llcli"]);
+            cargo.env("CARGO_TARGET_DIR", folder.parent().unwrap());
+            if folder.ends_with("release") {
+                cargo.arg("--release");
+            }
+            assert!(cargo.status().unwrap().success());
+        }
+        lab
+    })
+}
+
+/// A run's command, its report's file, and the state of the machine before.
+fn run(plan: &Plan, more: &[&str]) -> (Command, PathBuf) {
+    let json = std::env::temp_dir().join(format!("{}.json", plan.instance()));
+    let mut command = Command::new(program());
+    command.args(["run", "--instance", plan.instance(), "--json", json.to_str().unwrap()]).args(more);
+    (command, json)
+}
+
+fn report(json: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(json).unwrap();
+    std::fs::remove_file(json).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn told(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn every_row_passes_on_the_reference() {
+    if !privileged("every_row_passes_on_the_reference") {
+        return;
+    }
+    let plan = plan("all");
+    let before = state(&plan);
+    let (mut command, json) = run(&plan, &["--once"]);
+    let output = command.output().unwrap();
+    let text = told(&output);
+    assert!(output.status.success(), "{text}");
+    assert_eq!(state(&plan), before);
+    let report = report(&json);
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), table().len(), "a row that is left out is a failure");
+    assert_eq!(report["totals"]["passed"], rows.len());
+    for row in rows {
+        assert!(row["ok"] == true && row["ms"].is_u64() && row["family"].is_string(), "{row}");
+        let name = row["name"].as_str().unwrap();
+        assert!(text.contains(name), "the table shows {name}");
+    }
+    assert_eq!(report["checks"].as_array().unwrap().len(), 4);
+    assert_eq!(report["backend"], "reference");
+}
+
+#[test]
+fn no_row_passes_where_nothing_passes() {
+    if !privileged("no_row_passes_where_nothing_passes") {
+        return;
+    }
+    let plan = plan("none");
+    let before = state(&plan);
+    let begun = Instant::now();
+    let (mut command, json) = run(&plan, &["--once", "--backend", "none", "--expect-all-fail"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert_eq!(state(&plan), before);
+    let report = report(&json);
+    assert_eq!(report["totals"]["failed"], table().len());
+    assert_eq!(report["totals"]["passed"], 0);
+
+    // The same without the turned exit code.
+    let (mut command, json) = run(&plan, &["--once", "--backend", "none", "--only", "v4 gateway"]);
+    assert_eq!(command.output().unwrap().status.code(), Some(1));
+    std::fs::remove_file(json).unwrap();
+}
+
+#[test]
+fn it_stays_until_it_is_told_to_go() {
+    if !privileged("it_stays_until_it_is_told_to_go") {
+        return;
+    }
+    let plan = plan("stay");
+    let before = state(&plan);
+    let (mut command, json) = run(&plan, &["--only", "v6 gateway"]);
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while !json.exists() {
+        assert!(Instant::now() < until && child.try_wait().unwrap().is_none(), "it has not come up");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut llcli = Command::new(program().with_file_name("llcli"));
+    let output = llcli.arg("--socket").arg(run_dir(&plan, 2)).args(["get", "ports"]).output().unwrap();
+    assert!(told(&output).contains("hs3"), "{}", told(&output));
+    Process::open(child.id()).unwrap().stop(Stop::Ask).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(state(&plan), before);
+    assert_eq!(report(&json)["totals"]["rows"], 1);
+}
+
+#[test]
+fn it_can_be_interrupted_at_any_time() {
+    if !privileged("it_can_be_interrupted_at_any_time") {
+        return;
+    }
+    let plan = plan("stop");
+    let before = state(&plan);
+    for after in [5, 60, 150, 300, 500, 800, 1500] {
+        let (mut command, json) = run(&plan, &["--once"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(after));
+        Process::open(child.id()).unwrap().stop(Stop::Ask).unwrap();
+        child.wait().unwrap();
+        assert_eq!(state(&plan), before, "interrupted after {after} ms");
+        let _ = std::fs::remove_file(json);
+    }
+}

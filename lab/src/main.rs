@@ -25,8 +25,17 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     command(Options::parse().command).unwrap_or_else(|error| {
-        eprintln!("lab: {error:#}");
+        eprintln!("lab: {}", said_once(&error));
         ExitCode::FAILURE
+    })
+}
+
+/// An error with its causes, without those that its own words contain.
+fn said_once(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        said if said.contains(&cause) => text,
+        said => format!("{said}: {cause}"),
     })
 }
 

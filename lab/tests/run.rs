@@ -4,14 +4,14 @@
 //! they are not there.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
+mod fixture;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{plan, privileged, state};
+use fixture::{plan, privileged, state};
 use lab::daemon::run_dir;
 use lab::plan::Plan;
 use lab::rows::table;

@@ -1,12 +1,12 @@
 //! The world comes up, goes away, and is its own instance's alone.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
+mod fixture;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-use common::{plan, privileged, state};
+use fixture::{plan, privileged, state};
 use lab::plan::{Plan, Spot};
 use lab::proof::bystander::suspicions;
 use lab::world::{Removed, World, WorldError, folder, remove};

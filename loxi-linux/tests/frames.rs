@@ -1,14 +1,14 @@
 //! Frames in and out on the real kernel, with offloads on.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
+mod fixture;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{await_frame, l4_checksum_is_right, privileged, socket, veth};
+use fixture::{await_frame, l4_checksum_is_right, privileged, socket, veth};
 use loxi_linux::netns::{self, NetNs};
 use loxi_linux::offload::{self, Offload};
 use loxi_linux::packet::{

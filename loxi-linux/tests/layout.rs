@@ -1,9 +1,9 @@
 //! The node layout on the real kernel.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
+mod fixture;
 
-use common::{Folder, await_frame, json, privileged, run, socket};
+use fixture::{Folder, await_frame, json, privileged, run, socket};
 use loxi_linux::layout::{Instance, Layout, LayoutSpec, PodSpec, cleanup, mac_for};
 use loxi_linux::netns::{self, NetNs};
 use loxi_linux::packet::FrameIo;
@@ -26,7 +26,7 @@ impl Node {
         let root = NetNs::create_at(run.join("root")).unwrap();
         let pod = NetNs::create_at(run.join("pod")).unwrap();
         let wire = NetNs::anonymous().unwrap();
-        common::veth(&root, "eth0", &wire, "w");
+        fixture::veth(&root, "eth0", &wire, "w");
         root.run(|| sysctl::write("net.ipv6.conf.default.disable_ipv6", "0").unwrap()).unwrap();
         let ip = |text: &str| text.parse().unwrap();
         let net = |text: &str| -> Prefix { text.parse().unwrap() };

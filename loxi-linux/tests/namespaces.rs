@@ -1,13 +1,13 @@
 //! Namespaces, places, links and settings on the real kernel.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
-mod common;
+mod fixture;
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::{json, privileged, run, unique};
+use fixture::{json, privileged, run, unique};
 use loxi_linux::netns::{self, NetNs};
 use loxi_linux::offload::{self, Offload};
 use loxi_linux::place::{MountNs, MountSetup, Place};
@@ -181,7 +181,7 @@ fn settings_and_offloads_are_those_of_the_namespace() {
         let _inner = netns::enter(&b).unwrap();
         assert_eq!(sysctl::read(key).unwrap(), "0");
     }
-    common::veth(&a, "va", &b, "vb");
+    fixture::veth(&a, "va", &b, "vb");
     let _guard = netns::enter(&a).unwrap();
     for offload in [Offload::TxChecksum, Offload::Tso, Offload::Gso] {
         assert!(offload::get("va", offload).unwrap(), "{offload:?}");
@@ -207,7 +207,7 @@ fn rulesets_are_applied_whole_or_not_at_all() {
         return;
     }
     let (a, b) = (NetNs::anonymous().unwrap(), NetNs::anonymous().unwrap());
-    common::veth(&a, "va", &b, "vb");
+    fixture::veth(&a, "va", &b, "vb");
     let _guard = netns::enter(&a).unwrap();
     let to = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
     let udp = nftables::Drop::Udp { port: 4789, to };

@@ -27,7 +27,12 @@ impl Claim {
             move |source| WorldError::File { operation, path, source }
         };
         loop {
-            std::fs::create_dir_all(FOLDER).map_err(failed("make folder of"))?;
+            match std::fs::create_dir_all(FOLDER) {
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    return Err(WorldError::NotRoot { path: FOLDER.into() });
+                }
+                other => other.map_err(failed("make folder of"))?,
+            }
             let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
             let mut file = match open {
                 // The last holder of any instance took the folder with it.

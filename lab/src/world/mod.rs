@@ -41,6 +41,12 @@ pub enum WorldError {
         /// Who has it, as it wrote itself down.
         holder: String,
     },
+    /// The caller may not.
+    #[error("{}: permission denied: a lab makes network namespaces, which takes root", path.display())]
+    NotRoot {
+        /// The first file that was refused.
+        path: PathBuf,
+    },
     /// A file or folder of the instance.
     #[error("{operation} {}: {source}", path.display())]
     File {

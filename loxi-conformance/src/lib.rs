@@ -25,7 +25,8 @@ pub use suite::{MINIMUM_ASSERTED, MINIMUM_FORWARDED_PERCENT, SuiteError, run_gen
 /// Makes the tests of anything that implements `Dataplane`.
 ///
 /// `$make` is an async function or closure without arguments that returns a
-/// fresh `Box<dyn Dataplane>`; the tests run inside a tokio runtime.
+/// fresh `Box<dyn Dataplane>`, or anything else that derefs to one (and keeps
+/// alive what the dataplane needs); the tests run inside a tokio runtime.
 ///
 /// ```ignore
 /// loxi_conformance::suite!(my_backend, || async { Box::new(make()) as Box<dyn Dataplane> });

@@ -58,6 +58,15 @@ pub enum FlowDirection {
     Reply,
 }
 
+impl std::fmt::Display for FlowDirection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Original => "original",
+            Self::Reply => "reply",
+        })
+    }
+}
+
 /// TCP as a middlebox sees it, by flags alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -104,6 +113,25 @@ pub enum FlowState {
     Unreplied,
     /// Another protocol: packets in both directions.
     Replied,
+}
+
+impl std::fmt::Display for FlowState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Tcp(TcpState::SynSent) => "syn_sent",
+            Self::Tcp(TcpState::SynReceived) => "syn_received",
+            Self::Tcp(TcpState::Established) | Self::Sctp(SctpState::Established) => "established",
+            Self::Tcp(TcpState::FinWait) => "fin_wait",
+            Self::Tcp(TcpState::CloseWait) => "close_wait",
+            Self::Tcp(TcpState::LastAck) => "last_ack",
+            Self::Tcp(TcpState::TimeWait) => "time_wait",
+            Self::Tcp(TcpState::Close) => "close",
+            Self::Sctp(SctpState::Setup) => "setup",
+            Self::Sctp(SctpState::Shutdown) => "shutdown",
+            Self::Unreplied => "unreplied",
+            Self::Replied => "replied",
+        })
+    }
 }
 
 impl FlowState {

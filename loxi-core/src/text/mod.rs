@@ -134,9 +134,15 @@ pub fn parse_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, TextE
     })
 }
 
-/// The parser's message without the snippet that it draws below.
+/// The parser's message without the place, which we give ourselves, and
+/// without the snippet that it draws below.
 fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().to_owned()
+    let line = message.lines().next().unwrap_or_default();
+    let line = line.strip_prefix("error: ").unwrap_or(line);
+    match line.strip_prefix("line ").and_then(|rest| rest.split_once(": ")) {
+        Some((place, message)) if place.contains("column") => message.to_owned(),
+        _ => line.to_owned(),
+    }
 }
 
 /// Reads entities from JSON.

@@ -113,7 +113,7 @@ impl Run<'_> {
                 Forward,
                 entity(key, &interface.origin),
                 ("who has {target}"),
-                ("{:?}", interface.local)
+                ("{}", super::s10_forward::local(interface.local))
             );
             if interface.local == LocalDelivery::Punt {
                 return Err(Fate::Punted(PuntReason::NotOursLocal));

@@ -66,7 +66,20 @@ impl Run<'_> {
         }
         let key = FdbKey { bridge: bridge.name.clone(), vlan: packet.vlan, mac: dst };
         let Some(station) = self.world.station(&key, self.now) else {
-            step!(self, Forward, None, ("{key}"), ("unknown: {:?}", bridge.unknown_unicast));
+            step!(
+                self,
+                Forward,
+                None,
+                ("{key}"),
+                (
+                    "{}",
+                    if bridge.unknown_unicast == Flooding::Flood {
+                        "unknown: flood"
+                    } else {
+                        "unknown: drop"
+                    }
+                )
+            );
             return self.flood_way(packet, &bridge, bridge.unknown_unicast);
         };
         let entry = if station.fixed {

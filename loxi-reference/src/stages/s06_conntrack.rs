@@ -118,7 +118,7 @@ impl Run<'_> {
             Conntrack,
             learned(format!("flow {}", id.tuple)),
             ("zone {} {}", zone.name, packet.summary()),
-            ("{direction:?}, {state:?}, becomes {new}")
+            ("{direction}, {state}, becomes {new}")
         );
         packet.tracking = Tracking::Established(id, direction);
         packet.translate(&new)

@@ -39,7 +39,7 @@ impl Run<'_> {
             Conntrack,
             learned(format!("flow {}", flow.id.tuple)),
             ("zone {zone} error about {tuple}"),
-            ("related, {direction:?}: now about {before}, to {}", before.src)
+            ("related, {direction}: now about {before}, to {}", before.src)
         );
         packet.tracking = Tracking::Related(flow.id, direction);
         if (tuple, ip.src, ip.dst) == (before, src, before.src) {

@@ -37,7 +37,13 @@ impl Run<'_> {
             self.answer_echo(packet)?;
             return Err(Fate::Consumed(ConsumedReason::EchoReply));
         }
-        step!(self, Service, entry(), ("{tuple}"), ("{other:?}: no_service"));
+        step!(
+            self,
+            Service,
+            entry(),
+            ("{tuple}"),
+            ("{}: no_service", if other == OtherPorts::Reject { "reject" } else { "drop" })
+        );
         if other == OtherPorts::Reject {
             self.reject(packet)?;
         }
@@ -75,7 +81,13 @@ impl Run<'_> {
                 } else {
                     service.on_no_backend
                 };
-                step!(self, Service, entry(), ("{tuple}"), ("{policy:?}: {reason}"));
+                step!(
+                    self,
+                    Service,
+                    entry(),
+                    ("{tuple}"),
+                    ("{}: {reason}", if policy == OnNoBackend::Reject { "reject" } else { "drop" })
+                );
                 if policy == OnNoBackend::Reject {
                     self.reject(packet)?;
                 }
@@ -87,7 +99,7 @@ impl Run<'_> {
             Service,
             entry(),
             ("{tuple}"),
-            ("{:?} to backend {} {}:{}", service.mode, backend.name, backend.address, backend.port)
+            ("{} to backend {} {}:{}", mode(service.mode), backend.name, backend.address, backend.port)
         );
         self.use_backend(packet, service, &backend)
     }
@@ -128,5 +140,14 @@ impl Run<'_> {
         } else {
             self.answer_error(packet, IcmpError::PortUnreachable)
         }
+    }
+}
+
+fn mode(mode: LbMode) -> &'static str {
+    match mode {
+        LbMode::Nat => "nat",
+        LbMode::FullNat => "full nat",
+        LbMode::DsrIpip => "dsr by ipip",
+        LbMode::DsrL2 => "dsr by mac",
     }
 }

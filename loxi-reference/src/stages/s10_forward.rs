@@ -83,7 +83,7 @@ impl Run<'_> {
             Forward,
             entity(key, &interface.origin),
             ("local address {}", ip.dst),
-            ("{:?}", interface.local)
+            ("{}", local(interface.local))
         );
         if interface.local == LocalDelivery::Punt {
             return Err(Fate::Punted(PuntReason::NotOursLocal));
@@ -179,5 +179,13 @@ fn link_local(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// Who answers, in words.
+pub(super) fn local(delivery: LocalDelivery) -> &'static str {
+    match delivery {
+        LocalDelivery::Answer => "ours to answer",
+        LocalDelivery::Punt => "the local stack answers",
     }
 }

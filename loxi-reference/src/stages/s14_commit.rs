@@ -45,7 +45,7 @@ impl Run<'_> {
             bytes: [ip.len as u64, 0],
             id,
         };
-        step!(self, Commit, None, ("{}", flow.id.tuple), ("flow {state:?}, replies {}", flow.reply));
+        step!(self, Commit, None, ("{}", flow.id.tuple), ("flow {state}, replies {}", flow.reply));
         if let (Some(service), Some(backend), Some(timeout)) =
             (&flow.service, &flow.backend, tentative.affinity_s)
         {

@@ -240,7 +240,17 @@ impl Backend for Reference {
     }
 
     fn undo(&mut self, undo: UndoInstall) {
+        let before = self.world.attached.clone();
         self.world.undo(undo.0);
+        let Some(io) = &mut self.io else { return };
+        let reopened: Vec<PortName> = self.world.attached.difference(&before).cloned().collect();
+        for port in reopened {
+            // A device that has gone in the meantime leaves its port detached.
+            let opened = self.world.get::<Port>(&port).is_some_and(|config| io.open(config).is_ok());
+            if !opened {
+                self.world.attached.remove(&port);
+            }
+        }
     }
 
     fn read_back(&self) -> Result<ReferencePlan, DataplaneError> {

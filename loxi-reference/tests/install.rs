@@ -87,6 +87,24 @@ fn every_step_that_fails_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn what_cannot_be_kept_is_undone() {
+    let local = busy();
+    let before = (local.save(), local.counters());
+    let mut kept = Vec::new();
+    let error = local.apply_kept(&change("lost"), &mut |snapshot| {
+        kept.push(snapshot);
+        Err("no space left on device".to_owned())
+    });
+    assert_eq!(error, Err(DataplaneError::NotKept("no space left on device".to_owned())));
+    assert_ne!(kept[0], before.0, "what was to be kept had the change");
+    assert_eq!(before, (local.save(), local.counters()));
+    local.audit().unwrap();
+    // The same id is not taken for a repetition of what never was.
+    let applied = local.apply_kept(&change("lost"), &mut |_| Ok(())).unwrap();
+    assert_eq!((applied.updated, applied.deleted), (2, 2));
+}
+
+#[test]
 fn what_is_refused_changes_nothing() {
     let local = busy();
     let before = local.save();

@@ -17,7 +17,8 @@
 
 use crate::Engine;
 use crate::run_dir::write_private;
-use loxi_core::dataplane::LocalSnapshot;
+use loxi_core::change::{Applied, Transaction};
+use loxi_core::dataplane::{DataplaneError, LocalSnapshot};
 use loxi_core::net::PortName;
 use loxi_core::packet::State;
 use std::collections::BTreeSet;
@@ -172,7 +173,22 @@ impl Keeper {
     /// Writes the state if it is not what was written last. A failure is logged and counted.
     pub fn save(&self, engine: &Engine) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = Kept { boot: self.boot.clone(), detached: self.detached(), snapshot: engine.save() };
+        // A failure is logged where it happens; what was written last is still there.
+        let _ = self.write(&mut written, engine.save());
+    }
+
+    /// Applies a transaction that counts only once it is written; one that can't be is undone.
+    ///
+    /// # Errors
+    /// As [`Local::apply_kept`](loxi_core::dataplane::Local::apply_kept).
+    pub fn apply(&self, engine: &Engine, transaction: &Transaction) -> Result<Applied, DataplaneError> {
+        // This lock comes before the engine's, as in `save`.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        engine.apply_kept(transaction, &mut |snapshot| self.write(&mut written, snapshot))
+    }
+
+    fn write(&self, written: &mut Option<u64>, snapshot: LocalSnapshot) -> Result<(), String> {
+        let kept = Kept { boot: self.boot.clone(), detached: self.detached(), snapshot };
         let result = encode(&kept).and_then(|bytes| {
             let digest = digest(&bytes);
             if *written == Some(digest) {
@@ -183,10 +199,11 @@ impl Keeper {
             self.saves.fetch_add(1, Ordering::Relaxed);
             Ok(())
         });
-        if let Err(error) = result {
+        if let Err(error) = &result {
             self.failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(path = %self.path.display(), error, "the state could not be saved");
         }
+        result
     }
 
     /// Ports that are to stay detached.
@@ -215,7 +232,7 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use loxi_core::change::{Applied, Generation, TransactionId};
+    use loxi_core::change::{Generation, TransactionId};
     use loxi_core::ir::{Owned, Owner};
     use proptest::prelude::*;
 

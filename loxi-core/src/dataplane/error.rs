@@ -48,6 +48,9 @@ pub enum DataplaneError {
     /// Installing failed; everything is as before.
     #[error(transparent)]
     Install(#[from] InstallError),
+    /// The change was installed and could not be written down, so it was undone.
+    #[error("the change could not be kept, and was undone: {0}")]
+    NotKept(String),
     /// No such port is configured.
     #[error("port {0} does not exist")]
     NoSuchPort(PortName),

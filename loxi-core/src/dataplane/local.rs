@@ -5,7 +5,7 @@ use super::{
     FlowQuery, InjectRequest, Injected, PacketIn, Placement, SnapshotPage, SnapshotQuery,
 };
 use crate::capability::Capabilities;
-use crate::change::{Applied, Change, Generation, Transaction, TransactionId, plan_change};
+use crate::change::{Applied, Change, Changed, Generation, Transaction, TransactionId, plan_change};
 use crate::ir::{Entity, EntityKind, Owned, Pipeline};
 use crate::net::PortName;
 use crate::packet::{Counters, State, Timestamp};
@@ -82,7 +82,7 @@ impl<B: Backend> Local<B> {
             let mut change = Change::default();
             for owned in saved.entities {
                 let key = owned.entity.key();
-                change.entities.push(crate::change::Changed { key, old: None, new: Some(owned) });
+                change.entities.push(Changed { key, old: None, new: Some(owned) });
             }
             inner.install(&change, now)?;
             inner.generation = saved.generation;
@@ -94,14 +94,7 @@ impl<B: Backend> Local<B> {
 
     /// Everything that must survive a restart.
     pub fn save(&self) -> LocalSnapshot {
-        let inner = self.lock();
-        LocalSnapshot {
-            generation: inner.generation,
-            entities: inner.pipeline.entities().collect(),
-            results: inner.results.iter().cloned().collect(),
-            state: inner.backend.export_state(),
-            attached: inner.backend.attached(),
-        }
+        self.lock().snapshot()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<B>> {
@@ -134,44 +127,51 @@ impl<B: Backend> Local<B> {
     /// # Errors
     /// [`DataplaneError::Change`], `Invalid`, `Compile` or `Install`; nothing has changed then.
     pub fn apply(&self, tx: &Transaction) -> Result<Applied, DataplaneError> {
+        self.commit(tx, None)
+    }
+
+    /// Applies a transaction and has `keep` write down everything that must
+    /// survive a restart, before anybody can see the result. If it can't, the
+    /// transaction is undone. `keep` runs under the dataplane's lock: it must
+    /// not call the dataplane.
+    ///
+    /// # Errors
+    /// As [`Local::apply`], and [`DataplaneError::NotKept`]; nothing has changed then.
+    pub fn apply_kept(
+        &self,
+        tx: &Transaction,
+        keep: &mut dyn FnMut(LocalSnapshot) -> Result<(), String>,
+    ) -> Result<Applied, DataplaneError> {
+        self.commit(tx, Some(keep))
+    }
+
+    fn commit(&self, tx: &Transaction, keep: Option<Keep<'_>>) -> Result<Applied, DataplaneError> {
         let now = self.now();
         let mut inner = self.lock();
         if let Some((_, applied)) = inner.results.iter().find(|(id, _)| *id == tx.id) {
             return Ok(applied.clone());
         }
         let change = plan_change(&inner.pipeline, inner.generation, tx)?;
-        inner.install(&change, now)?;
+        let undo = inner.install(&change, now)?;
+        let before = inner.generation;
         if !change.is_empty() {
-            inner.generation = Generation(inner.generation.0 + 1);
+            inner.generation = Generation(before.0 + 1);
         }
-        let count =
-            |f: fn(&crate::change::Changed) -> bool| change.entities.iter().filter(|c| f(c)).count() as u64;
-        let applied = Applied {
-            generation: inner.generation,
-            created: count(|c| c.old.is_none()),
-            updated: count(|c| c.old.is_some() && c.new.is_some()),
-            deleted: count(|c| c.new.is_none()),
-        };
+        let applied = summary(inner.generation, &change);
         inner.results.push_back((tx.id.clone(), applied.clone()));
+        if let Some(keep) = keep
+            && let Err(message) = keep(inner.snapshot())
+        {
+            inner.backend.undo(undo);
+            change.inverse().apply_to(&mut inner.pipeline);
+            inner.generation = before;
+            inner.results.pop_back();
+            return Err(DataplaneError::NotKept(message));
+        }
         if inner.results.len() > REMEMBERED {
             inner.results.pop_front();
         }
-        for changed in &change.entities {
-            if let (Some(old), Some(new)) = (&changed.old, &changed.new)
-                && old.owner != new.owner
-            {
-                let kind = EventKind::OwnershipTaken {
-                    entity: changed.key.clone(),
-                    from: old.owner.clone(),
-                    to: new.owner.clone(),
-                };
-                inner.events.publish(&Event { at: now, kind });
-            }
-        }
-        let kind =
-            EventKind::Applied { id: tx.id.clone(), owner: tx.owner.clone(), generation: applied.generation };
-        inner.events.publish(&Event { at: now, kind });
-        inner.pump();
+        inner.tell(tx, &change, &applied, now);
         Ok(applied)
     }
 
@@ -311,9 +311,52 @@ impl<B: Backend> Local<B> {
     }
 }
 
+/// Writes a snapshot down.
+type Keep<'a> = &'a mut dyn FnMut(LocalSnapshot) -> Result<(), String>;
+
+fn summary(generation: Generation, change: &Change) -> Applied {
+    let count = |f: fn(&Changed) -> bool| change.entities.iter().filter(|c| f(c)).count() as u64;
+    Applied {
+        generation,
+        created: count(|c| c.old.is_none()),
+        updated: count(|c| c.old.is_some() && c.new.is_some()),
+        deleted: count(|c| c.new.is_none()),
+    }
+}
+
 impl<B: Backend> Inner<B> {
+    fn snapshot(&self) -> LocalSnapshot {
+        LocalSnapshot {
+            generation: self.generation,
+            entities: self.pipeline.entities().collect(),
+            results: self.results.iter().cloned().collect(),
+            state: self.backend.export_state(),
+            attached: self.backend.attached(),
+        }
+    }
+
+    /// Tells the readers of events what a transaction did.
+    fn tell(&mut self, tx: &Transaction, change: &Change, applied: &Applied, now: Timestamp) {
+        for changed in &change.entities {
+            if let (Some(old), Some(new)) = (&changed.old, &changed.new)
+                && old.owner != new.owner
+            {
+                let kind = EventKind::OwnershipTaken {
+                    entity: changed.key.clone(),
+                    from: old.owner.clone(),
+                    to: new.owner.clone(),
+                };
+                self.events.publish(&Event { at: now, kind });
+            }
+        }
+        let (id, owner) = (tx.id.clone(), tx.owner.clone());
+        let kind = EventKind::Applied { id, owner, generation: applied.generation };
+        self.events.publish(&Event { at: now, kind });
+        self.pump();
+    }
+
     /// Validates, compiles and installs; on an error everything is as before.
-    fn install(&mut self, change: &Change, now: Timestamp) -> Result<(), DataplaneError> {
+    fn install(&mut self, change: &Change, now: Timestamp) -> Result<B::Undo, DataplaneError> {
         change.apply_to(&mut self.pipeline);
         let result = self.check_and_install(change, now);
         if result.is_err() {
@@ -322,14 +365,11 @@ impl<B: Backend> Inner<B> {
         result
     }
 
-    fn check_and_install(&mut self, change: &Change, now: Timestamp) -> Result<(), DataplaneError> {
+    fn check_and_install(&mut self, change: &Change, now: Timestamp) -> Result<B::Undo, DataplaneError> {
         validate(&self.pipeline)?;
         self.capabilities.check(&self.pipeline)?;
         let delta = self.backend.compile_change(&self.pipeline, change, &self.capabilities)?;
-        // The pipeline already has the change: nothing can fail after the install, so its undo
-        // serves only backends that install in several steps of their own.
-        self.backend.install(delta, now)?;
-        Ok(())
+        Ok(self.backend.install(delta, now)?)
     }
 
     fn pump(&mut self) {

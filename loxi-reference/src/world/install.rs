@@ -6,7 +6,7 @@ use loxi_core::change::{Change, Changed};
 use loxi_core::dataplane::InstallError;
 use loxi_core::ir::{BackendState, Entity, EntityKey, Pipeline, PolicyPeer, PolicyPorts, PolicySubject};
 use loxi_core::net::PortName;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How to take an installation back: what it replaced.
@@ -15,6 +15,7 @@ pub(crate) struct Install {
     config: Arc<Pipeline>,
     /// The state as it was, where the change touched it.
     state: Option<Box<World>>,
+    policy_generations: BTreeMap<PortName, u64>,
 }
 
 impl World {
@@ -25,6 +26,7 @@ impl World {
         let undo = Install {
             config: Arc::clone(&self.config),
             state: touches_state.then(|| Box::new(self.clone())),
+            policy_generations: self.policy_generations.clone(),
         };
         for (step, changed) in (0..).zip(&change.entities) {
             if fail_at == Some(step) {
@@ -45,7 +47,10 @@ impl World {
     pub(crate) fn undo(&mut self, undo: Install) {
         match undo.state {
             Some(state) => *self = *state,
-            None => self.config = undo.config,
+            None => {
+                self.config = undo.config;
+                self.policy_generations = undo.policy_generations;
+            }
         }
     }
 

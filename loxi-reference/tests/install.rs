@@ -1,6 +1,8 @@
 //! Installing: a failed step leaves everything as it was, and the way by
 //! changes comes to the same plan as the way by compiling.
 
+#![allow(clippy::unwrap_used)]
+
 use loxi_core::change::{Operation, Transaction, diff, plan_change};
 use loxi_core::dataplane::{Backend, DataplaneError, InjectRequest, Local, PacketIn};
 use loxi_core::ir::{Entity, EntityKey, Owner, Pipeline};

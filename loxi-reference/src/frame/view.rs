@@ -127,6 +127,22 @@ impl View {
         Ok(Self { dst, src, l3 })
     }
 
+    /// What it is, in a word or two.
+    pub(crate) fn kind(&self) -> String {
+        match &self.l3 {
+            L3::Arp(arp) => if arp.request { "arp request" } else { "arp reply" }.to_owned(),
+            L3::Other(kind) => format!("ethertype 0x{kind:04x}"),
+            L3::Ip(ip) => {
+                let part = match ip.fragment {
+                    Some(fragment) if fragment.offset > 0 => ", later fragment",
+                    Some(_) => ", first fragment",
+                    None => "",
+                };
+                format!("{} {}{part}", if ip.is_ipv4() { "ipv4" } else { "ipv6" }, ip.protocol)
+            }
+        }
+    }
+
     pub(crate) fn ip(&self) -> Option<&Ip> {
         match &self.l3 {
             L3::Ip(ip) => Some(ip),

@@ -8,9 +8,10 @@
 use super::egress::{CopyTo, Way, WayOut};
 use super::ingress::Packet;
 use super::{Run, Step, drop, entity, learned, step};
+use crate::world::Station;
 use loxi_core::ir::{Bridge, EntityKey, Fdb, FdbKey, Flooding, Port, Tunnel};
 use loxi_core::net::{BridgeName, PortName, VlanId};
-use loxi_core::packet::FdbEntry;
+use loxi_core::packet::{FdbEntry, TraceEntry};
 use loxi_core::reason::DropReason;
 
 impl Run<'_> {
@@ -82,13 +83,7 @@ impl Run<'_> {
             );
             return self.flood_way(packet, &bridge, bridge.unknown_unicast);
         };
-        let entry = if station.fixed {
-            let origin = self.config.get::<Fdb>(&key).map(|fdb| fdb.origin.clone()).unwrap_or_default();
-            entity(EntityKey::Fdb(key.clone()), &origin)
-        } else {
-            learned("learned fdb")
-        };
-        step!(self, Forward, entry, ("{key}"), ("port {}", station.port));
+        step!(self, Forward, self.fdb_entry(&station, &key), ("{key}"), ("port {}", station.port));
         if station.port == packet.port.name || self.split(packet, &station.port) {
             return drop(DropReason::SplitHorizon);
         }
@@ -99,6 +94,15 @@ impl Run<'_> {
                 Ok(Way { out: WayOut::Port(station.port), macs: None, mtu, interface: None })
             }
         }
+    }
+
+    /// The entry that told where a station is.
+    pub(super) fn fdb_entry(&self, station: &Station, key: &FdbKey) -> Option<TraceEntry> {
+        if !station.fixed {
+            return learned("learned fdb");
+        }
+        let origin = self.config.get::<Fdb>(key).map(|fdb| fdb.origin.clone()).unwrap_or_default();
+        entity(EntityKey::Fdb(key.clone()), &origin)
     }
 
     fn flood_way(&mut self, packet: &Packet, bridge: &Bridge, mode: Flooding) -> Step<Way> {

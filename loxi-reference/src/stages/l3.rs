@@ -3,7 +3,7 @@
 use super::egress::{CopyTo, Macs, Underlay, Way, WayOut};
 use super::ingress::Packet;
 use super::s04_tunnel::same_family;
-use super::{Run, Step, drop, entity, ip_of, learned, step};
+use super::{Run, Step, drop, entity, ip_of, step};
 use crate::frame::{ETH, Icmp, IcmpError, L4, arp_packet, echo_reply, icmp_error, nd_solicit, tcp_reset};
 use loxi_core::algo::{flow_hash, threshold_pick};
 use loxi_core::ir::{
@@ -133,12 +133,12 @@ impl Run<'_> {
                 Ok(OnLink::At(name.clone(), macs, mtu))
             }
             InterfaceOn::Bridge { bridge, vlan } => {
-                let station =
-                    self.world.station(&FdbKey { bridge: bridge.clone(), vlan: *vlan, mac }, self.now);
+                let fdb = FdbKey { bridge: bridge.clone(), vlan: *vlan, mac };
+                let station = self.world.station(&fdb, self.now);
                 step!(
                     self,
                     Forward,
-                    station.as_ref().and_then(|s| learned(if s.fixed { "fdb" } else { "learned fdb" })),
+                    station.as_ref().and_then(|station| self.fdb_entry(station, &fdb)),
                     ("{bridge} vlan {vlan} {mac}"),
                     ("{}", station.as_ref().map_or("unknown".to_owned(), |s| format!("port {}", s.port)))
                 );

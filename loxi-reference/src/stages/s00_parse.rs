@@ -54,7 +54,10 @@ impl Run<'_> {
             })
             .collect();
         match View::parse(frame, &zero_udp) {
-            Ok(view) => Ok(view),
+            Ok(view) => {
+                step!(self, Parse, None, ("{} bytes", frame.len()), ("{}", view.kind()));
+                Ok(view)
+            }
             Err(reason) => {
                 step!(self, Parse, None, ("{} bytes", frame.len()), ("drop {reason}"));
                 drop(reason)

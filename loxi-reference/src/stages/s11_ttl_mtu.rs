@@ -27,6 +27,14 @@ impl Run<'_> {
         }
         let mtu = usize::from(way.mtu);
         if ip.len <= mtu {
+            let ttl = if way.is_routed() { ip.ttl - 1 } else { ip.ttl };
+            step!(
+                self,
+                TtlMtu,
+                None,
+                ("ttl {}, length {}, mtu {}", ip.ttl, ip.len, way.mtu),
+                ("ttl {ttl}, fits")
+            );
             return Ok(None);
         }
         if !way.is_routed() {

@@ -9,7 +9,7 @@ mod persist;
 
 pub(crate) use flow_table::FlowTable;
 pub(crate) use install::Install;
-pub(crate) use lookup::carries;
+pub(crate) use lookup::{Station, carries};
 
 use loxi_core::ir::{FdbKey, LbService, NeighborKey, Pipeline, PipelineEntity, ServiceKey};
 use loxi_core::net::{BackendName, PortName, ZoneName};

@@ -151,7 +151,7 @@ impl Session {
         rows: &[Row],
         tell: &mut (dyn FnMut(Progress<'_>) + Send),
     ) -> Result<Vec<RowResult>, SessionError> {
-        let books = Books::open(&self.world, &self.daemons).await?;
+        let mut books = Books::open(&self.world, &self.daemons).await?;
         self.warm_up().await?;
         let mut before = books.settled().await?;
         let mut results = Vec::new();
@@ -160,6 +160,9 @@ impl Session {
             let (outcome, took) = timed(row.clone(), self.world.spots()).await?;
             let after = self.counted(&books, row, &before, outcome.is_ok()).await?;
             let mut wrong = books.errors(&after);
+            if !wrong.is_empty() {
+                books.reopen_at(&after);
+            }
             if outcome.is_ok() {
                 wrong.extend(missing(row, &before, &after));
             }

@@ -89,6 +89,11 @@ impl<'a> Books<'a> {
         errors(&self.before, page)
     }
 
+    /// Begins anew at a page, so that what is wrong with it is not told of later ones too.
+    pub fn reopen_at(&mut self, page: &Page) {
+        self.before = page.offsets();
+    }
+
     async fn read(&self) -> Result<Page, BooksError> {
         let mut page = Page::default();
         for daemon in self.daemons {

@@ -1,5 +1,7 @@
 //! The text form: strict, with places; what is written can be read.
 
+#![allow(clippy::unwrap_used)]
+
 use loxi_core::ir::{Owner, Pipeline};
 use loxi_core::text::{TextError, from_json, from_yaml, to_json, to_yaml};
 use loxi_core::validate::validate;

@@ -12,9 +12,11 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use fixture::{plan, privileged, state};
-use lab::daemon::run_dir;
+use lab::daemon::{Backend, run_dir};
 use lab::plan::Plan;
-use lab::rows::table;
+use lab::rows::{Row, table};
+use lab::session::{Mode, Progress, Session, Setup};
+use loxi_linux::packet::{FrameIo, PacketSocket};
 use loxi_linux::process::{Process, Stop};
 
 /// The lab's program, with the others beside it.
@@ -141,4 +143,39 @@ fn it_can_be_interrupted_at_any_time() {
         assert_eq!(state(&plan), before, "interrupted after {after} ms");
         let _ = std::fs::remove_file(json);
     }
+}
+
+#[test]
+fn a_frame_that_somebody_else_has_sent_is_noticed() {
+    if !privileged("a_frame_that_somebody_else_has_sent_is_noticed") {
+        return;
+    }
+    let plan = plan("foreign");
+    let loxilightd = program().with_file_name("loxilightd");
+    let setup = Setup { plan: plan.clone(), backend: Backend::Reference, loxilightd };
+    let rows: Vec<Row> = table().into_iter().take(2).collect();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let results = runtime.block_on(async {
+        let session = Session::start(&setup).await.unwrap();
+        let dataplane = session.world().dataplane(1).unwrap();
+        let mut told = 0;
+        let mut intrude = |progress: Progress<'_>| {
+            if matches!(progress, Progress::Begun(_)) && told == 0 {
+                told = 1;
+                // Of a local experimental ethertype (IEEE 802): the pod ignores it.
+                let mut frame = vec![0xff; 12];
+                frame.extend([0x88, 0xb5]);
+                frame.resize(60, 0);
+                dataplane.run(|| PacketSocket::open("hs1").unwrap().send(&frame).unwrap()).unwrap();
+            }
+        };
+        let results = session.run(&rows, Mode::Proven, &mut intrude).await.unwrap();
+        session.end().unwrap();
+        results
+    });
+    assert!(
+        !results[0].ok && results[0].detail.contains("n1 hs1: the kernel has sent 1 more"),
+        "{results:?}"
+    );
+    assert!(results[1].ok, "{results:?}");
 }

@@ -45,10 +45,7 @@ const TABLE: &[(&str, May)] = &[
             "loxi-channel",
         ]),
     ),
-    (
-        "loxi-agent",
-        Only(&["loxi-core", "loxi-channel", "loxi-linux", "loxi-cni-proto"]),
-    ),
+    ("loxi-agent", Only(&["loxi-core", "loxi-channel", "loxi-linux", "loxi-cni-proto"])),
     ("loxi-cni", Only(&["loxi-cni-proto"])),
     ("loxi-cni-proto", Only(&[])),
     ("llcli", Only(&["loxi-core", "loxi-channel"])),
@@ -79,10 +76,7 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
 fn violations(metadata: &Value) -> Result<Vec<String>> {
     let table: BTreeMap<_, _> = TABLE.iter().copied().collect();
     let packages = list(metadata, "packages")?;
-    let members = packages
-        .iter()
-        .map(|package| text(package, "name"))
-        .collect::<Result<Vec<_>>>()?;
+    let members = packages.iter().map(|package| text(package, "name")).collect::<Result<Vec<_>>>()?;
 
     let mut found = Vec::new();
     for package in packages {
@@ -104,9 +98,7 @@ fn violations(metadata: &Value) -> Result<Vec<String>> {
             if let Only(allowed) = may
                 && !allowed.contains(&on)
             {
-                found.push(format!(
-                    "`{name}` may not depend on `{on}` ({kind} dependency)"
-                ));
+                found.push(format!("`{name}` may not depend on `{on}` ({kind} dependency)"));
             }
         }
     }
@@ -114,15 +106,11 @@ fn violations(metadata: &Value) -> Result<Vec<String>> {
 }
 
 fn list<'a>(value: &'a Value, field: &str) -> Result<&'a Vec<Value>> {
-    value[field]
-        .as_array()
-        .with_context(|| format!("cargo metadata has no list `{field}`"))
+    value[field].as_array().with_context(|| format!("cargo metadata has no list `{field}`"))
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> Result<&'a str> {
-    value[field]
-        .as_str()
-        .with_context(|| format!("cargo metadata has no text `{field}`"))
+    value[field].as_str().with_context(|| format!("cargo metadata has no text `{field}`"))
 }
 
 #[cfg(test)]
@@ -160,14 +148,7 @@ mod tests {
         let bad = workspace(&[
             ("loxi-core", &[]),
             ("loxi-linux", &[]),
-            (
-                "llcli",
-                &[
-                    ("loxi-linux", None),
-                    ("loxi-linux", Some("build")),
-                    ("loxi-linux", Some("dev")),
-                ],
-            ),
+            ("llcli", &[("loxi-linux", None), ("loxi-linux", Some("build")), ("loxi-linux", Some("dev"))]),
         ]);
         assert_eq!(
             violations(&bad).unwrap(),
@@ -181,10 +162,7 @@ mod tests {
     #[test]
     fn a_crate_without_a_place_is_named() {
         let unknown = workspace(&[("loxi-surprise", &[])]);
-        assert_eq!(
-            violations(&unknown).unwrap(),
-            ["`loxi-surprise` is not in the dependency table"]
-        );
+        assert_eq!(violations(&unknown).unwrap(), ["`loxi-surprise` is not in the dependency table"]);
     }
 
     #[test]

@@ -11,11 +11,7 @@ use std::path::{Path, PathBuf};
 const LINE_LIMIT: usize = 600;
 
 /// Written in halves, so that this file passes its own check.
-const MARKS: &[&str] = &[
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
-    concat!("XX", "X"),
-];
+const MARKS: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 
 const DRAWERS: &[&str] = &["util", "utils", "helper", "helpers", "misc", "common"];
 
@@ -96,8 +92,7 @@ fn judge(name: &Path, content: &str) -> Vec<String> {
 }
 
 fn has_word(line: &str, word: &str) -> bool {
-    line.split(|c: char| !c.is_alphanumeric() && c != '_')
-        .any(|part| part == word)
+    line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|part| part == word)
 }
 
 #[cfg(test)]
@@ -111,28 +106,19 @@ mod tests {
     #[test]
     fn the_limit_is_inclusive() {
         assert!(judged("a.rs", &"x\n".repeat(LINE_LIMIT)).is_empty());
-        assert_eq!(
-            judged("a.rs", &"x\n".repeat(LINE_LIMIT + 1)),
-            ["a.rs: 601 lines, the limit is 600"]
-        );
+        assert_eq!(judged("a.rs", &"x\n".repeat(LINE_LIMIT + 1)), ["a.rs: 601 lines, the limit is 600"]);
     }
 
     #[test]
     fn marks_are_found_as_words_with_their_line() {
         let content = format!("fine\n// {}: later\nMASTODON {}S", MARKS[0], MARKS[0]);
-        assert_eq!(
-            judged("a.rs", &content),
-            [format!("a.rs:2: unfinished work ({})", MARKS[0])]
-        );
+        assert_eq!(judged("a.rs", &content), [format!("a.rs:2: unfinished work ({})", MARKS[0])]);
     }
 
     #[test]
     fn drawers_are_refused_in_both_spellings() {
         for name in ["x/utils.rs", "x/utils/mod.rs"] {
-            assert_eq!(
-                judged(name, ""),
-                [format!("{name}: a module named `utils` says nothing")]
-            );
+            assert_eq!(judged(name, ""), [format!("{name}: a module named `utils` says nothing")]);
         }
         assert!(judged("x/lookups.rs", "").is_empty());
     }

@@ -16,9 +16,7 @@ const HELP: &str = "usage: cargo xtask <check>
   loc    no source file over the line limit, no leftover marks, no catch-all modules";
 
 fn main() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("xtask has no parent folder")?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;
     let mut arguments = std::env::args().skip(1);
     let check = arguments.next();
     if arguments.next().is_some() {

@@ -118,7 +118,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn workspace(packages: &[(&str, &[(&str, Option<&str>)])]) -> Value {
+    /// A crate and what it depends on, each with the kind of the dependency.
+    type Package<'a> = (&'a str, &'a [(&'a str, Option<&'a str>)]);
+
+    fn workspace(packages: &[Package<'_>]) -> Value {
         let packages: Vec<_> = packages
             .iter()
             .map(|(name, dependencies)| {

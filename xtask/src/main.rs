@@ -2,10 +2,12 @@
 //!
 //! `cargo xtask deps` holds the crates to the dependency table, `cargo xtask
 //! loc` holds the source files to the house rules. Both print every violation
-//! before they fail, and change nothing.
+//! before they fail, and change nothing. `cargo xtask measurements` writes
+//! `docs/measurements.md` from the committed figures.
 
 mod deps;
 mod loc;
+mod measurements;
 
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -13,18 +15,28 @@ use std::path::Path;
 const HELP: &str = "usage: cargo xtask <check>
 
   deps   no crate depends on what the dependency table does not allow
-  loc    no source file over the line limit, no leftover marks, no catch-all modules";
+  loc    no source file over the line limit, no leftover marks, no catch-all modules
+  measurements [--check | --collect]
+         writes docs/measurements.md from docs/measurements.json; --check only compares;
+         --collect first takes the figures of the last `cargo bench` of this machine";
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;
     let mut arguments = std::env::args().skip(1);
     let check = arguments.next();
-    if arguments.next().is_some() {
+    let option = arguments.next();
+    if arguments.next().is_some() || (option.is_some() && check.as_deref() != Some("measurements")) {
         bail!("one check at a time\n\n{HELP}");
     }
     match check.as_deref() {
         Some("deps") => report("deps", deps::check(root)?),
         Some("loc") => report("loc", loc::check(root)?),
+        Some("measurements") => match option.as_deref() {
+            None => measurements::write(root),
+            Some("--collect") => measurements::collect(root).and_then(|()| measurements::write(root)),
+            Some("--check") => report("measurements", measurements::check(root)?),
+            Some(other) => bail!("unknown option `{other}`\n\n{HELP}"),
+        },
         None | Some("help" | "--help" | "-h") => {
             println!("{HELP}");
             Ok(())

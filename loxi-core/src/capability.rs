@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-#[allow(missing_docs)] // each is what its name says; docs/ir.md lists them with the entities
+#[allow(missing_docs)] // each is what its name says; `needs` says which entity and field asks for it
 pub enum Feature {
     VlanTrunk,
     BridgeLearning,

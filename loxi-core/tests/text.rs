@@ -72,6 +72,10 @@ fn validation_names_entity_and_field() {
             "service v 10.0.0.1:1 tcp: mode: must be given: VRF v has no snat_address_v4",
         ),
         (
+            "vrfs: [{name: v}]\nnat_rules: [{vrf: v, priority: 1, action: no_nat}]",
+            "nat_rule v 1: vrf: must be given: neither VRF v nor a bridge of it has a zone, and without one nothing is translated",
+        ),
+        (
             "vrfs: [{name: v}]\nnat_rules: [{vrf: v, priority: 1, action: {one_to_one: {internal: 10.0.0.0/24, external: 10.1.0.0/25}}}]",
             "nat_rule v 1: action.one_to_one: 10.0.0.0/24 and 10.1.0.0/25 are not of one family and length",
         ),

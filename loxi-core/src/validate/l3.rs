@@ -158,6 +158,7 @@ fn nat(check: &mut Checker<'_>) {
     for rule in check.pipeline.nat_rules() {
         let key = EntityKey::NatRule(rule.key());
         check.refers(&key, "vrf", EntityKey::Vrf(rule.vrf.clone()));
+        check.needs_zone(&key, &rule.vrf);
         if let Some(interface) = &rule.matches.egress {
             check.refers(&key, "matches.egress", EntityKey::Interface(interface.clone()));
         }

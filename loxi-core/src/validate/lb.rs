@@ -35,6 +35,7 @@ pub(super) fn check(check: &mut Checker<'_>) {
 fn one(check: &mut Checker<'_>, service: &LbService) {
     let key = EntityKey::Service(service.key());
     check.refers(&key, "vrf", EntityKey::Vrf(service.vrf.clone()));
+    check.needs_zone(&key, &service.vrf);
     check.refers(&key, "vip", EntityKey::Vip(VipKey { vrf: service.vrf.clone(), address: service.vip }));
     if !service.protocol.has_ports() {
         check.impossible(key.clone(), "protocol", format!("{} has no ports", service.protocol));

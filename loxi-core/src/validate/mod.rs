@@ -116,6 +116,28 @@ impl Checker<'_> {
         exists
     }
 
+    /// Notes a problem if no packet of a VRF is ever tracked: what needs a flow would silently do nothing.
+    fn needs_zone(&mut self, entity: &EntityKey, vrf: &crate::net::VrfName) {
+        use crate::ir::{Bridge, InterfaceOn, Vrf};
+        let own = self.pipeline.get::<Vrf>(vrf).is_none_or(|vrf| vrf.zone.is_some());
+        let of_bridge = || {
+            self.pipeline.interfaces().filter(|interface| interface.vrf == *vrf).any(|interface| {
+                match &interface.on {
+                    InterfaceOn::Bridge { bridge, .. } => {
+                        self.pipeline.get::<Bridge>(bridge).is_some_and(|bridge| bridge.zone.is_some())
+                    }
+                    InterfaceOn::Port(_) => false,
+                }
+            })
+        };
+        if !own && !of_bridge() {
+            let why = format!(
+                "neither VRF {vrf} nor a bridge of it has a zone, and without one nothing is translated"
+            );
+            self.problem(entity.clone(), "vrf", Problem::Missing(why));
+        }
+    }
+
     fn range(&mut self, entity: &EntityKey, field: &str, value: u64, min: u64, max: u64) {
         if !(min..=max).contains(&value) {
             self.problem(entity.clone(), field, Problem::Range { value, min, max });

@@ -91,6 +91,11 @@ fn what_a_killed_lab_leaves_goes_by_its_label() {
     assert_ne!(state(&plan), before, "a killed lab leaves something");
     // One that has ended and that nobody has asked for yet has no command line.
     let alive = || std::fs::read(format!("/proc/{sleeper}/cmdline")).is_ok_and(|line| !line.is_empty());
+    // One that has only just begun has none yet: its parent goes on before the kernel has put it there.
+    let since = std::time::Instant::now();
+    while !alive() && since.elapsed() < std::time::Duration::from_secs(10) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     assert!(alive());
 
     let removed = remove(&plan).unwrap();

@@ -69,6 +69,12 @@ known! {
     IcmpErrorTos: Shape::Bytes(clear_icmp_tos),
     /// Linux sends ICMPv6 errors with traffic class 0; the reference with 0xc0, as for IPv4.
     Icmpv6ErrorClass: Shape::Bytes(clear_icmp_class),
+    /// Linux routes what it answers; the reference sends it to the MAC that the packet came from.
+    AnswerToSender: Shape::Bytes(clear_icmp_mac),
+    /// Linux asks for IPv6 neighbours from its link-local address; the reference from the one it is configured with.
+    SolicitationSource: Shape::Bytes(clear_solicitation_source),
+    /// Linux keeps the packets for which it asks for a neighbour; the reference drops them.
+    QueuedForNeighbor: Shape::KernelOnly,
     /// Linux drops a TCP packet that its table of states calls invalid; the reference passes what is of a flow.
     TcpStateStrict: Shape::ReferenceOnly,
     /// Linux gives the translated address to an error of any router on the way; RFC 5508 to the endpoint's only.
@@ -155,5 +161,18 @@ fn clear_outer_ecn(frame: &mut [u8]) {
     if marked {
         frame[ETH + 1] &= !3;
         wire::fix_header(frame);
+    }
+}
+
+fn clear_icmp_mac(frame: &mut [u8]) {
+    if wire::is_icmp_error(frame) {
+        frame[..6].fill(0);
+    }
+}
+
+fn clear_solicitation_source(frame: &mut [u8]) {
+    if wire::is_v6(frame) && frame[ETH + 6] == 58 && frame.get(ETH + 40) == Some(&135) {
+        frame[ETH + 8..ETH + 24].fill(0);
+        set_word(frame, ETH + 42, 0);
     }
 }

@@ -67,6 +67,8 @@ pub struct Summary {
     pub answered: usize,
     /// Frames that were compared byte by byte.
     pub compared: usize,
+    /// Free choices that were made as the kernel made them.
+    pub choices: usize,
     /// Differences that occurred.
     pub differences: BTreeMap<Known, usize>,
     /// What the reference sent.
@@ -79,8 +81,8 @@ impl Summary {
     /// Fails unless enough was compared, nothing unlisted occurred and everything listed did.
     pub fn assert(&self, name: &str, packets: usize, answered_percent: usize, listed: &[Known]) {
         println!(
-            "{name}: {} packets, {} answered, {} frames compared, differences {:?}",
-            self.packets, self.answered, self.compared, self.differences
+            "{name}: {} packets, {} answered, {} frames compared, {} choices followed, differences {:?}",
+            self.packets, self.answered, self.compared, self.choices, self.differences
         );
         assert!(self.failures.is_empty(), "{name}: {}", self.failures.join("\n"));
         assert!(self.packets >= packets, "{name}: only {} packets", self.packets);
@@ -119,6 +121,7 @@ pub fn run(
         match judge(&step, &theirs, &ours, &own, listed) {
             Judgement::Equal => {
                 summary.compared += ours.len();
+                summary.choices += injected.iter().map(|injected| injected.choices.len()).sum::<usize>();
                 scenario.agreed(&step, &ours);
             }
             Judgement::Listed(differences) => {
@@ -251,4 +254,47 @@ fn describe(index: usize, step: &Step, theirs: &[Frame], ours: &[Frame], injecte
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(port: usize, ttl: u8) -> Frame {
+        let mut bytes = vec![0; 60];
+        set_word(&mut bytes, 12, 0x0800);
+        bytes[ETH] = 0x45;
+        bytes[ETH + 8] = ttl;
+        Frame { port, bytes }
+    }
+
+    fn verdict(theirs: &[Frame], ours: &[Frame], may: Option<Known>, listed: &[Known]) -> Option<Vec<Known>> {
+        let step = Step { what: String::new(), frames: Vec::new(), may };
+        match judge(&step, theirs, ours, &[], listed) {
+            Judgement::Equal => Some(Vec::new()),
+            Judgement::Listed(known) => Some(known),
+            Judgement::Unlisted => None,
+        }
+    }
+
+    #[test]
+    fn any_byte_port_or_frame_counts() {
+        let one = [frame(0, 64)];
+        assert_eq!(verdict(&one, &one, None, Known::ALL), Some(vec![]));
+        assert_eq!(verdict(&one, &[frame(0, 63)], None, Known::ALL), None);
+        assert_eq!(verdict(&one, &[frame(1, 64)], None, Known::ALL), None);
+        assert_eq!(verdict(&one, &[frame(0, 64), frame(1, 64)], None, Known::ALL), None);
+        assert_eq!(verdict(&one, &[], None, Known::ALL), None);
+        assert_eq!(verdict(&[], &one, None, Known::ALL), None);
+    }
+
+    #[test]
+    fn a_difference_must_be_listed_by_the_scenario_and_meant_by_the_step() {
+        let one = [frame(0, 64)];
+        let known = Known::UntrustedPeer;
+        assert_eq!(verdict(&one, &[], Some(known), &[known]), Some(vec![known]));
+        assert_eq!(verdict(&one, &[], Some(known), &[]), None);
+        assert_eq!(verdict(&one, &[], None, &[known]), None);
+        assert_eq!(verdict(&[], &one, Some(known), &[known]), None, "the other way round");
+    }
 }

@@ -7,6 +7,7 @@
 
 mod bridge;
 mod gateway;
+mod neighbours;
 mod router;
 mod vtep;
 

@@ -8,8 +8,8 @@ use loxi_tests::random::Random;
 use loxi_tests::wire::{self, ETH};
 use std::net::IpAddr;
 
-const PORTS: [&str; 3] = ["p0", "p1", "p2"];
-const PIPELINE: &str = include_str!("../../pipelines/router.yaml");
+pub const PORTS: [&str; 3] = ["p0", "p1", "p2"];
+pub const PIPELINE: &str = include_str!("../../pipelines/router.yaml");
 
 const LISTED: &[Known] = &[
     Known::TransportUnverified,
@@ -20,13 +20,14 @@ const LISTED: &[Known] = &[
     Known::DirectedBroadcast,
     Known::Ipv6LaterFragment,
     Known::IcmpErrorTos,
+    Known::AnswerToSender,
     Known::Icmpv6ErrorClass,
     Known::FragmentOptions,
 ];
 
-struct Router;
+pub struct Router;
 
-fn kernel() -> Kernel {
+pub fn kernel() -> Kernel {
     let kernel = Kernel::new(&[
         Device { name: "p0", mac: "02:00:00:00:0a:00", mtu: 1500 },
         Device { name: "p1", mac: "02:00:00:00:0a:01", mtu: 1500 },
@@ -186,6 +187,10 @@ fn by_gateway(mut draft: Draft, random: &mut Random) -> Draft {
 fn low_ttl(mut draft: Draft, random: &mut Random) -> Draft {
     let ttl = random.below(3);
     draft.ip = if draft.v6 { format!("hop={ttl}") } else { format!("ttl={ttl}") };
+    if random.chance(10) {
+        // From a MAC that the device knows under another address.
+        draft.src_mac = format!("02:00:00:{:02x}:0b:77", draft.link);
+    }
     draft.what("at its last hops")
 }
 

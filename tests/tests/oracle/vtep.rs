@@ -172,6 +172,7 @@ fn the_kernel_tunnels_the_same() {
     let seed = number("LOXI_SEED", 1) as u64;
     let summary = oracle::run(&mut kernel(), &mut model, &mut Vtep, seed, steps, LISTED);
     summary.assert("vtep", steps, 60, LISTED);
+    assert!(summary.choices > 0, "nothing was free to choose");
     assert_well_formed("vtep", &summary);
 }
 

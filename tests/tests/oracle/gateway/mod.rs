@@ -160,6 +160,7 @@ fn the_kernel_translates_the_same() {
     let seed = number("LOXI_SEED", 1) as u64;
     let summary = oracle::run(&mut kernel(), &mut model, &mut Gateway::default(), seed, steps, LISTED);
     summary.assert("gateway", steps, 60, LISTED);
+    assert!(summary.choices > 0, "nothing was free to choose");
     assert_well_formed("gateway", &summary);
 }
 

@@ -100,3 +100,128 @@ pub(super) fn timeout(state: FlowState, protocol: IpProtocol, zone: &CtZone) -> 
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use FlowDirection::{Original, Reply};
+    use TcpState::*;
+
+    fn flags(text: &str) -> Flags {
+        Flags {
+            syn: text.contains('S'),
+            ack: text.contains('A'),
+            fin: text.contains('F'),
+            rst: text.contains('R'),
+        }
+    }
+
+    #[test]
+    fn every_transition_of_tcp() {
+        let rows = [
+            (SynSent, Original, "S", SynSent),
+            (SynSent, Original, "A", SynSent),
+            (SynSent, Original, "SA", SynSent),
+            (SynSent, Reply, "SA", SynReceived),
+            (SynSent, Reply, "S", SynReceived),
+            (SynSent, Reply, "A", SynSent),
+            (SynReceived, Reply, "SA", SynReceived),
+            (SynReceived, Reply, "A", SynReceived),
+            (SynReceived, Original, "S", SynReceived),
+            (SynReceived, Original, "SA", SynReceived),
+            (SynReceived, Original, "A", Established),
+            (SynReceived, Original, "FA", FinWait),
+            (SynReceived, Reply, "FA", FinWait),
+            (Established, Original, "A", Established),
+            (Established, Reply, "S", Established),
+            (Established, Original, "FA", FinWait),
+            (Established, Reply, "FA", FinWait),
+            (FinWait, Reply, "A", CloseWait),
+            (FinWait, Reply, "SA", FinWait),
+            (FinWait, Reply, "-", FinWait),
+            (FinWait, Reply, "FA", LastAck),
+            (CloseWait, Reply, "A", CloseWait),
+            (CloseWait, Reply, "FA", LastAck),
+            (LastAck, Original, "FA", LastAck),
+            (LastAck, Original, "SA", LastAck),
+            (LastAck, Original, "A", TimeWait),
+            (TimeWait, Original, "A", TimeWait),
+            (TimeWait, Reply, "FA", TimeWait),
+            (Close, Original, "A", Close),
+        ];
+        for (state, direction, text, wanted) in rows {
+            assert_eq!(
+                next_tcp(state, direction, flags(text), false),
+                wanted,
+                "{state:?} {direction} {text}"
+            );
+        }
+        for state in [SynSent, SynReceived, Established, FinWait, CloseWait, LastAck, TimeWait, Close] {
+            for direction in [Original, Reply] {
+                assert_eq!(next_tcp(state, direction, flags("RA"), false), Close);
+            }
+        }
+    }
+
+    #[test]
+    fn a_connection_whose_replies_pass_elsewhere_is_established_by_its_client() {
+        assert_eq!(next_tcp(SynSent, Original, flags("A"), true), Established);
+        assert_eq!(next_tcp(SynSent, Original, flags("S"), true), SynSent);
+        assert_eq!(next_tcp(SynSent, Original, flags("SA"), true), SynSent);
+        assert_eq!(next_tcp(SynSent, Original, flags("-"), true), SynSent);
+    }
+
+    #[test]
+    fn only_an_ended_connection_is_opened_anew() {
+        let syn = |ack, fin, rst| L4::Tcp { src: 1, dst: 2, syn: true, ack, fin, rst };
+        for state in [TimeWait, Close] {
+            assert!(reopens(FlowState::Tcp(state), &syn(false, false, false)));
+            assert!(!reopens(FlowState::Tcp(state), &syn(true, false, false)));
+            assert!(!reopens(FlowState::Tcp(state), &syn(false, true, false)));
+            assert!(!reopens(FlowState::Tcp(state), &syn(false, false, true)));
+        }
+        for state in [SynSent, SynReceived, Established, FinWait, CloseWait, LastAck] {
+            assert!(!reopens(FlowState::Tcp(state), &syn(false, false, false)));
+        }
+    }
+
+    #[test]
+    fn every_state_has_its_own_idle_time() {
+        let mut zone: CtZone = loxi_core::text::parse_yaml("name: z").unwrap();
+        let t = &mut zone.timeouts;
+        let fields = [
+            &mut t.tcp_syn_sent_s,
+            &mut t.tcp_syn_received_s,
+            &mut t.tcp_established_s,
+            &mut t.tcp_fin_wait_s,
+            &mut t.tcp_close_wait_s,
+            &mut t.tcp_last_ack_s,
+            &mut t.tcp_time_wait_s,
+            &mut t.tcp_close_s,
+            &mut t.sctp_setup_s,
+            &mut t.sctp_established_s,
+            &mut t.sctp_shutdown_s,
+            &mut t.udp_s,
+            &mut t.udp_stream_s,
+            &mut t.icmp_s,
+            &mut t.other_s,
+        ];
+        for (value, field) in (1..).zip(fields) {
+            *field = value;
+        }
+        let tcp = [SynSent, SynReceived, Established, FinWait, CloseWait, LastAck, TimeWait, Close];
+        let sctp = [SctpState::Setup, SctpState::Established, SctpState::Shutdown];
+        let states = tcp.into_iter().map(|state| (FlowState::Tcp(state), IpProtocol::TCP));
+        let states = states.chain(sctp.into_iter().map(|state| (FlowState::Sctp(state), IpProtocol::SCTP)));
+        let states = states.chain([
+            (FlowState::Unreplied, IpProtocol::UDP),
+            (FlowState::Replied, IpProtocol::UDP),
+            (FlowState::Unreplied, IpProtocol::ICMP),
+            (FlowState::Replied, IpProtocol::GRE),
+        ]);
+        for (wanted, (state, protocol)) in (1..).zip(states) {
+            assert_eq!(timeout(state, protocol, &zone), wanted, "{state} {protocol}");
+        }
+        assert_eq!(timeout(FlowState::Replied, IpProtocol::ICMPV6, &zone), 14);
+    }
+}

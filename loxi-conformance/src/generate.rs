@@ -7,16 +7,12 @@
 
 use crate::packet::build;
 use crate::row::{Row, RowFile, RowStep};
+use crate::vary::Variation;
 use loxi_core::dataplane::PacketIn;
-use loxi_core::ir::{
-    Entity, LbAlgorithm, LbMode, PolicyAction, PolicyDirection, PolicyPeer, PolicyPorts, PolicyRule,
-    PolicySubject, PolicyTier,
-};
+use loxi_core::ir::Entity;
 use loxi_core::net::PortName;
+use loxi_core::text::PipelineText;
 use proptest::prelude::*;
-
-/// The pipeline that cases vary.
-const NODE: &str = include_str!("../rows/pipelines/node.yaml");
 
 /// One step of a case, in small numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,12 +34,8 @@ pub struct CaseStep {
 /// A pipeline's variation and what happens on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
-    /// Algorithm of the services.
-    pub algorithm: u8,
-    /// Mode of the services.
-    pub full_nat: bool,
-    /// Whether a policy denies UDP between pods.
-    pub policy: bool,
+    /// How the node differs from the committed one.
+    pub variation: Variation,
     /// What happens, in order.
     pub steps: Vec<CaseStep>,
 }
@@ -61,54 +53,14 @@ pub fn case() -> impl Strategy<Value = Case> {
         (0u8..24, 0u8..8, 0u8..3, 0u8..6, prop_oneof![8 => 0u16..200, 1 => 1300u16..1700], damage).prop_map(
             |(kind, pair, port, phase, size, damage)| CaseStep { kind, pair, port, phase, size, damage },
         );
-    (0u8..5, any::<bool>(), any::<bool>(), proptest::collection::vec(step, 1..40))
-        .prop_map(|(algorithm, full_nat, policy, steps)| Case { algorithm, full_nat, policy, steps })
-}
-
-fn base() -> Vec<Entity> {
-    // Committed and read by the rows as well: a file that can't be read fails there by name.
-    loxi_core::text::from_yaml(NODE).unwrap_or_default()
+    (crate::vary::variation(), proptest::collection::vec(step, 1..40))
+        .prop_map(|(variation, steps)| Case { variation, steps })
 }
 
 /// The entities of a case.
 #[must_use]
 pub fn pipeline_of(case: &Case) -> Vec<Entity> {
-    let mut entities = base();
-    for entity in &mut entities {
-        if let Entity::Service(service) = entity
-            && !service.backends.is_empty()
-        {
-            service.algorithm = match case.algorithm {
-                0 => LbAlgorithm::Maglev {
-                    table_size: loxi_core::ir::MaglevSize::try_from(251).unwrap_or_default(),
-                },
-                1 => LbAlgorithm::SourceHash,
-                2 => LbAlgorithm::RoundRobin,
-                3 => LbAlgorithm::Random,
-                _ => LbAlgorithm::LeastConnections,
-            };
-            service.mode = if case.full_nat { LbMode::FullNat } else { LbMode::Nat };
-        }
-    }
-    if case.policy {
-        entities.push(policy(PolicyAction::Deny));
-    }
-    entities
-}
-
-/// A rule about UDP to one pod.
-fn policy(action: PolicyAction) -> Entity {
-    Entity::PolicyRule(PolicyRule {
-        direction: PolicyDirection::Ingress,
-        tier: PolicyTier::Admin,
-        priority: 100,
-        subject: PolicySubject::Ports(PortName::new("hs3").into_iter().collect()),
-        peer: PolicyPeer::Any,
-        protocol: Some(loxi_core::net::IpProtocol::UDP),
-        ports: PolicyPorts::Any,
-        action,
-        origin: loxi_core::ir::Origin::default(),
-    })
+    case.variation.pipeline()
 }
 
 struct Station {
@@ -136,9 +88,8 @@ pub(crate) fn packets_of(case: &Case) -> Vec<Concrete> {
 
 /// A step's packet, with the one that opens its connection before it.
 fn concrete(case: &Case, step: &CaseStep) -> Vec<Concrete> {
-    if step.kind == 23 && case.policy {
-        let action = if step.phase.is_multiple_of(2) { PolicyAction::Allow } else { PolicyAction::Deny };
-        return vec![Concrete::Change(vec![policy(action)])];
+    if step.kind == 23 {
+        return vec![Concrete::Change(case.variation.change(step.phase))];
     }
     let opening = CaseStep { phase: 0, damage: 0, ..step.clone() };
     let opens = step.phase == 0;
@@ -281,10 +232,18 @@ impl Case {
                     packet: Some(format!("hex {}", hex(&packet.bytes))),
                     ..RowStep::default()
                 }),
-                Concrete::Change(_) => None,
+                Concrete::Change(entities) => {
+                    let owner = loxi_core::ir::Owner::new("case").ok()?;
+                    let changed = loxi_core::ir::Pipeline::from_entities(&owner, entities);
+                    Some(RowStep { put: Some(PipelineText::from_pipeline(&changed)), ..RowStep::default() })
+                }
             })
             .collect();
-        let row = Row { name: "shrunk".to_owned(), pipeline: Some("node".to_owned()), with: None, steps };
+        let whole = loxi_core::ir::Owner::new("case")
+            .map(|owner| loxi_core::ir::Pipeline::from_entities(&owner, pipeline_of(self)))
+            .unwrap_or_default();
+        let with = Some(PipelineText::from_pipeline(&whole));
+        let row = Row { name: "shrunk".to_owned(), pipeline: None, with, steps };
         let file = RowFile { vars: std::collections::BTreeMap::new(), rows: vec![row] };
         serde_saphyr::to_string(&file).unwrap_or_default()
     }

@@ -11,6 +11,7 @@ mod report;
 mod row;
 mod runner;
 mod suite;
+mod vary;
 
 pub use capabilities::check_committed;
 pub use compare::{Difference, compare};
@@ -21,6 +22,7 @@ pub use report::{Outcome, Report, RowResult, StageTotals};
 pub use row::{Expectation, Row, RowError, RowFile, RowStep, rows};
 pub use runner::{OWNER, Runner, reset};
 pub use suite::{MINIMUM_ASSERTED, MINIMUM_FORWARDED_PERCENT, SuiteError, run_generated, run_rows};
+pub use vary::Variation;
 
 /// Makes the tests of anything that implements `Dataplane`.
 ///

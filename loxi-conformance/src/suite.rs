@@ -42,6 +42,14 @@ pub enum SuiteError {
         /// All.
         packets: usize,
     },
+    /// Too few packets were compared for the number of cases.
+    #[error("only {packets} packets were compared in {cases} cases")]
+    TooFewCompared {
+        /// Compared.
+        packets: usize,
+        /// Cases.
+        cases: usize,
+    },
     /// The dataplane failed.
     #[error(transparent)]
     Dataplane(#[from] DataplaneError),
@@ -99,6 +107,10 @@ pub async fn run_generated(dataplane: &dyn Dataplane, cases: usize) -> Result<St
                 return Err(SuiteError::Differs { what, case: Box::new(smallest), row });
             }
         }
+    }
+    // A case has 20 steps on average.
+    if packets < cases * 10 {
+        return Err(SuiteError::TooFewCompared { packets, cases });
     }
     if forwarded * 100 < packets * MINIMUM_FORWARDED_PERCENT {
         return Err(SuiteError::TooFewForwarded { forwarded, packets });

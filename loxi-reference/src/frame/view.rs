@@ -479,12 +479,20 @@ pub(crate) fn embedded_tuple(frame: &[u8], at: usize, ipv4: bool) -> Option<(Flo
         let protocol = IpProtocol(header.next_header().0);
         (header.source_addr().into(), header.destination_addr().into(), protocol, 40)
     };
-    let l4 = quoted.get(header_len..header_len + 8)?;
+    // Of a packet without ports the addresses say all; it may have been shorter than what is
+    // quoted at least (RFC 792).
+    let l4 = || quoted.get(header_len..header_len + 8);
     let (src_port, dst_port) = match protocol {
-        protocol if protocol.has_ports() => (be16(l4, 0), be16(l4, 2)),
-        IpProtocol::ICMP if matches!(l4[0], 0 | 8 | 13 | 14) => (be16(l4, 4), be16(l4, 4)),
-        IpProtocol::ICMPV6 if matches!(l4[0], 128 | 129) => (be16(l4, 4), be16(l4, 4)),
-        IpProtocol::ICMP | IpProtocol::ICMPV6 => return None,
+        protocol if protocol.has_ports() => l4().map(|l4| (be16(l4, 0), be16(l4, 2)))?,
+        IpProtocol::ICMP | IpProtocol::ICMPV6 => {
+            let l4 = l4()?;
+            let query = if protocol == IpProtocol::ICMP {
+                matches!(l4[0], 0 | 8 | 13 | 14)
+            } else {
+                matches!(l4[0], 128 | 129)
+            };
+            query.then(|| (be16(l4, 4), be16(l4, 4)))?
+        }
         _ => (0, 0),
     };
     Some((FlowTuple { src, dst, protocol, src_port, dst_port }, at + header_len))

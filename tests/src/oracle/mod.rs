@@ -23,6 +23,7 @@ pub use model::Model;
 use crate::random::Random;
 use crate::wire::{self, ETH, hex, set_word};
 use loxi_core::dataplane::Injected;
+use loxi_core::packet::{Choice, ChoicePoint};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -67,7 +68,7 @@ pub struct Summary {
     pub answered: usize,
     /// Frames that were compared byte by byte.
     pub compared: usize,
-    /// Free choices that were made as the kernel made them.
+    /// Ports and identifications that were chosen as the kernel chose them.
     pub choices: usize,
     /// Differences that occurred.
     pub differences: BTreeMap<Known, usize>,
@@ -121,7 +122,8 @@ pub fn run(
         match judge(&step, &theirs, &ours, &own, listed) {
             Judgement::Equal => {
                 summary.compared += ours.len();
-                summary.choices += injected.iter().map(|injected| injected.choices.len()).sum::<usize>();
+                summary.choices +=
+                    injected.iter().flat_map(|i| &i.choices).filter(|choice| is_seen(choice)).count();
                 scenario.agreed(&step, &ours);
             }
             Judgement::Listed(differences) => {
@@ -155,6 +157,12 @@ fn outputs(model: &Model, injected: &[Injected]) -> Vec<Frame> {
         .collect();
     frames.sort_by_key(|frame| frame.port);
     frames
+}
+
+/// Whether a choice can be followed: what was chosen is in the kernel's frame. With one endpoint per service
+/// the others are none.
+fn is_seen(choice: &Choice) -> bool {
+    !matches!(choice.point, ChoicePoint::Backend { .. })
 }
 
 enum Judgement {

@@ -103,6 +103,30 @@ impl Conversation {
         }
     }
 
+    /// The same from another station that is translated alike; for what goes out.
+    pub fn twin(&self) -> Option<Self> {
+        let outside =
+            self.dst == Station::address(2, 2, self.v6) || self.dst == Station::address(2, 3, self.v6);
+        let (link, host) = match self.link {
+            0 => (1, 2),
+            1 => (0, 3),
+            _ => return None,
+        };
+        outside.then(|| Self {
+            link,
+            mac: Station::mac(link, host),
+            src: Station::address(link, host, self.v6),
+            dst: self.dst.clone(),
+            far: None,
+            near: None,
+            phase: Phase::Opening,
+            then: Phase::Opening,
+            last: Last::Forward,
+            over: false,
+            ..*self
+        })
+    }
+
     pub fn is_over(&self) -> bool {
         self.over
     }

@@ -73,9 +73,10 @@ struct Gateway {
 
 impl Gateway {
     fn open(&mut self, random: &mut Random) -> usize {
-        // Ports come in pairs, so that translations collide.
         self.made += 1;
-        self.talks.push(Conversation::new(random, 20_000 + self.made / 2));
+        // A twin talks from elsewhere to the same place with the same port, so that translations collide.
+        let twin = self.talks.last().filter(|_| random.chance(40)).and_then(Conversation::twin);
+        self.talks.push(twin.unwrap_or_else(|| Conversation::new(random, 20_000 + self.made)));
         if self.talks.len() > AT_ONCE {
             self.talks.remove(0);
         }

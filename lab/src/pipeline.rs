@@ -12,8 +12,8 @@ use loxi_core::ir::{
     InterfaceOn, LbAlgorithm, LbBackend, LbMode, LbService, LocalDelivery, Locality, Neighbor, NextHop,
     NextHopAction, OnNoBackend, Origin, OtherPorts, OuterDf, OuterDscp, OuterTtl, Owner, Pipeline,
     PolicyAction, PolicyDirection, PolicyIsolation, PolicyPeer, PolicyPorts, PolicyRule, PolicySubject,
-    PolicyTier, Port, PortKind, Route, RouteTarget, Scope, ServiceScope, TerminationMatch, TrafficPolicy,
-    Tunnel, TunnelKind, TunnelTermination, UdpChecksum, Unclaimed, VipAddress, VipMode, VlanMode, Vrf,
+    PolicyTier, Port, PortKind, Route, RouteTarget, Scope, ServiceScope, TrafficPolicy, Tunnel, TunnelKind,
+    TunnelTermination, UdpChecksum, Unclaimed, VipAddress, VipMode, VlanMode, Vrf,
 };
 use loxi_core::net::{
     BackendName, BridgeName, InterfaceName, IpPrefix, IpProtocol, L4Ports, MacAddr, Mtu, NetError,
@@ -285,7 +285,7 @@ impl Describe<'_> {
             name: TerminationName::new("vxlan")?,
             vrf: underlay_vrf()?,
             dst: local,
-            matches: TerminationMatch::Vxlan { vni, port: 4789 },
+            matches: TunnelKind::Vxlan { vni, port: 4789 },
             peers: hosts(peers),
             port: PortName::new(layout::VTEP)?,
             exclusive: false,

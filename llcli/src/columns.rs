@@ -2,7 +2,7 @@
 
 use loxi_core::ir::{
     AntiSpoof, Attachment, Entity, EntityKind, FdbTarget, InterfaceOn, NatAction, NextHopAction, PolicyPeer,
-    PolicyPorts, PolicySubject, RouteTarget, TerminationMatch, TunnelKind, VipMode, VlanMode,
+    PolicyPorts, PolicySubject, RouteTarget, TunnelKind, VipMode, VlanMode,
 };
 use serde::Serialize;
 use std::fmt::Display;
@@ -85,8 +85,8 @@ pub(crate) fn row(entity: &Entity, attached: bool) -> Vec<String> {
         }
         Entity::Termination(e) => {
             let matches = match e.matches {
-                TerminationMatch::Vxlan { vni, port } => format!("vxlan {vni} udp {port}"),
-                TerminationMatch::Ipip => "ipip".to_owned(),
+                TunnelKind::Vxlan { vni, port } => format!("vxlan {vni} udp {port}"),
+                TunnelKind::Ipip => "ipip".to_owned(),
             };
             vec![show(&e.name), show(&e.vrf), show(e.dst), matches, list(&e.peers), show(&e.port)]
         }

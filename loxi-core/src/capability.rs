@@ -11,12 +11,25 @@ use crate::packet::Stage;
 use crate::reason::{DropReason, PuntReason};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Something that not every backend can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-#[allow(missing_docs)] // each is what its name says; `needs` says which entity and field asks for it
-pub enum Feature {
+macro_rules! features {
+    ($($feature:ident),+ $(,)?) => {
+        /// Something that not every backend can do.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[non_exhaustive]
+        #[allow(missing_docs)] // each is what its name says; `needs` says which entity and field asks for it
+        pub enum Feature {
+            $($feature,)+
+        }
+
+        impl Feature {
+            /// Every feature of this version.
+            pub const ALL: &'static [Self] = &[$(Self::$feature),+];
+        }
+    };
+}
+
+features! {
     VlanTrunk,
     BridgeLearning,
     BridgeFlooding,
@@ -133,46 +146,10 @@ impl Capabilities {
     /// Everything this version of the IR has, with one limit for every kind.
     #[must_use]
     pub fn full(backend: &str, limit: u64) -> Self {
-        use Feature::*;
         Self {
             backend: backend.to_owned(),
             capacity: EntityKind::ALL.iter().map(|kind| (*kind, limit)).collect(),
-            features: [
-                VlanTrunk,
-                BridgeLearning,
-                BridgeFlooding,
-                ProxyNeighbors,
-                AntiSpoof,
-                Ipv6,
-                EcmpGroups,
-                TunnelVxlan,
-                TunnelIpip,
-                FdbToTunnel,
-                RoutedBridge,
-                Conntrack,
-                ConntrackSourceLimit,
-                ConntrackHalfOpenLimit,
-                Services,
-                LbMaglev,
-                LbSourceHash,
-                LbRoundRobin,
-                LbRandom,
-                LbLeastConnections,
-                LbAffinity,
-                LbFullNat,
-                LbDsrIpip,
-                LbDsrL2,
-                LbPortRange,
-                NatSnat,
-                NatMasquerade,
-                NatOneToOne,
-                NatDnat,
-                Policies,
-                IcmpErrors,
-                VerifyL4Checksum,
-                Fragments,
-            ]
-            .into(),
+            features: Feature::ALL.iter().copied().collect(),
             stages: Stage::EXECUTED.iter().map(|stage| (*stage, StageSupport::Full)).collect(),
             punts: PuntReason::ALL.iter().copied().filter(|reason| reason.is_not_ours()).collect(),
             coarse_reasons: BTreeMap::new(),

@@ -339,7 +339,9 @@ pub(super) fn emit(layers: &[Layer], around: Around) -> Vec<u8> {
         }
         Layer::Ipv4(ip) => out = emit_ipv4(ip, inner),
         Layer::Ipv6 { src, dst, hop, class, next, len, version } => {
-            let fragment = inner.iter().any(|layer| matches!(layer, Layer::Frag { .. }));
+            // A quoted packet's fragment header is not this one's.
+            let own = inner.iter().take_while(|l| matches!(l, Layer::Extension { .. } | Layer::Frag { .. }));
+            let fragment = own.into_iter().any(|layer| matches!(layer, Layer::Frag { .. }));
             let around = Around { addresses: Some(((*src).into(), (*dst).into())), fragment };
             let (payload, padding) = split_padding(inner, around);
             out.extend_from_slice(&[version << 4 | class >> 4, class << 4, 0, 0]);

@@ -64,8 +64,7 @@ pub use port::{Admin, AntiSpoof, Attachment, BridgePort, Port, PortKind, Scope, 
 pub use route::{Route, RouteKey, RouteTarget};
 pub use sets::{AddrSet, PortSet};
 pub use tunnel::{
-    OuterDf, OuterDscp, OuterTtl, TerminationKey, TerminationMatch, Tunnel, TunnelKind, TunnelTermination,
-    UdpChecksum,
+    OuterDf, OuterDscp, OuterTtl, TerminationKey, Tunnel, TunnelKind, TunnelTermination, UdpChecksum,
 };
 pub use vip::{OtherPorts, VipAddress, VipKey, VipMode};
 pub use vrf::Vrf;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 data! {
-    /// Encapsulation and its key.
+    /// Encapsulation and its key: what a tunnel makes, and what tells one tunnel's packets from another's.
     #[derive(Copy)]
     pub enum TunnelKind {
         /// VXLAN (RFC 7348).
@@ -126,23 +126,6 @@ data! {
 }
 
 data! {
-    /// What tells one tunnel's packets from another's.
-    #[derive(Copy)]
-    pub enum TerminationMatch {
-        /// VXLAN with this identifier.
-        Vxlan {
-            /// Network identifier.
-            vni: Vni,
-            /// UDP destination port, 4789 unless given.
-            #[serde(default = "crate::defaults::vxlan_port")]
-            port: u16,
-        },
-        /// IP in IP.
-        Ipip,
-    }
-}
-
-data! {
     /// Key of a termination: no two may claim the same packets.
     #[derive(PartialOrd, Ord, Hash)]
     pub struct TerminationKey {
@@ -151,7 +134,7 @@ data! {
         /// Outer destination.
         pub dst: IpAddr,
         /// Encapsulation and key.
-        pub matches: TerminationMatch,
+        pub matches: TunnelKind,
     }
 }
 
@@ -167,7 +150,7 @@ data! {
         /// Outer destination.
         pub dst: IpAddr,
         /// Encapsulation and key.
-        pub matches: TerminationMatch,
+        pub matches: TunnelKind,
         /// Outer sources that are trusted; others are dropped (`tunnel_untrusted_peer`).
         pub peers: BTreeSet<IpPrefix>,
         /// Tunnel port where the inner packet restarts.
@@ -193,10 +176,10 @@ impl TunnelTermination {
 impl std::fmt::Display for TerminationKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.matches {
-            TerminationMatch::Vxlan { vni, port } => {
+            TunnelKind::Vxlan { vni, port } => {
                 write!(f, "{} {} vxlan {vni} udp {port}", self.vrf, self.dst)
             }
-            TerminationMatch::Ipip => write!(f, "{} {} ipip", self.vrf, self.dst),
+            TunnelKind::Ipip => write!(f, "{} {} ipip", self.vrf, self.dst),
         }
     }
 }

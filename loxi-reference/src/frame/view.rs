@@ -278,23 +278,29 @@ fn ipv6(frame: &[u8], zero_udp: &BTreeSet<u16>) -> Result<Ip, DropReason> {
     if dst.is_loopback() || dst.is_unspecified() {
         return Err(DropReason::MartianDestination);
     }
-    let mut ip = Ip {
-        src: src.into(),
-        dst: dst.into(),
-        ttl: header.hop_limit(),
-        tos: header.traffic_class(),
-        dont_fragment: true,
-        len,
-        l4_at: ETH + fixed,
-        protocol: IpProtocol(header.next_header().0),
-        fragment: None,
-        l4: L4::LaterFragment,
-    };
+    let mut ip = ipv6_header(&header);
     extension_headers(&mut ip, &packet[..len])?;
     if !ip.is_later_fragment() {
         ip.l4 = l4(&ip, &packet[ip.l4_at - ETH..len], zero_udp)?;
     }
     Ok(ip)
+}
+
+/// A packet of which only the fixed header has been read.
+fn ipv6_header(header: &etherparse::Ipv6HeaderSlice<'_>) -> Ip {
+    let fixed = header.slice().len();
+    Ip {
+        src: header.source_addr().into(),
+        dst: header.destination_addr().into(),
+        ttl: header.hop_limit(),
+        tos: header.traffic_class(),
+        dont_fragment: true,
+        len: fixed + usize::from(header.payload_length()),
+        l4_at: ETH + fixed,
+        protocol: IpProtocol(header.next_header().0),
+        fragment: None,
+        l4: L4::LaterFragment,
+    }
 }
 
 /// Walks IPv6 extension headers (RFC 8200 section 4) up to the transport header.
@@ -476,8 +482,12 @@ pub(crate) fn embedded_tuple(frame: &[u8], at: usize, ipv4: bool) -> Option<(Flo
         (header.source_addr().into(), header.destination_addr().into(), protocol, header.slice().len())
     } else {
         let header = etherparse::Ipv6HeaderSlice::from_slice(quoted).ok()?;
-        let protocol = IpProtocol(header.next_header().0);
-        (header.source_addr().into(), header.destination_addr().into(), protocol, 40)
+        let mut ip = ipv6_header(&header);
+        extension_headers(&mut ip, quoted).ok()?;
+        if ip.is_later_fragment() {
+            return None;
+        }
+        (ip.src, ip.dst, ip.protocol, ip.l4_at - ETH)
     };
     // Of a packet without ports the addresses say all; it may have been shorter than what is
     // quoted at least (RFC 792).

@@ -7,7 +7,7 @@
 
 use super::{Run, Step, drop, step};
 use crate::frame::{ETH, View, be16, ethertype};
-use loxi_core::ir::TerminationMatch;
+use loxi_core::ir::TunnelKind;
 use loxi_core::net::VlanId;
 use loxi_core::packet::Fate;
 use loxi_core::reason::DropReason;
@@ -49,8 +49,8 @@ impl Run<'_> {
             .config
             .terminations()
             .filter_map(|termination| match termination.matches {
-                TerminationMatch::Vxlan { port, .. } => Some(port),
-                TerminationMatch::Ipip => None,
+                TunnelKind::Vxlan { port, .. } => Some(port),
+                TunnelKind::Ipip => None,
             })
             .collect();
         match View::parse(frame, &zero_udp) {

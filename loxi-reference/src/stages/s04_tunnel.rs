@@ -9,7 +9,7 @@
 use super::ingress::Packet;
 use super::{Run, Step, drop, entity, step};
 use crate::frame::{ETH, Icmp, Ip, L4, be16, embedded_tuple, ethertype, set_ecn_ce, set_ect1};
-use loxi_core::ir::{EntityKey, TerminationMatch, Tunnel, TunnelKind, TunnelTermination};
+use loxi_core::ir::{EntityKey, Tunnel, TunnelKind, TunnelTermination};
 use loxi_core::net::{IpProtocol, MacAddr, PortName, TunnelName, Vni};
 use loxi_core::packet::{Fate, PathMtuEntry};
 use loxi_core::reason::{ConsumedReason, DropReason};
@@ -133,7 +133,7 @@ fn find<'a>(candidates: &[&'a TunnelTermination], packet: &Packet, ip: &Ip) -> S
     match (&ip.l4, ip.protocol) {
         (L4::Udp { dst, .. }, _) => vxlan(candidates, packet, ip, *dst),
         (_, IpProtocol::IPIP | IpProtocol::IPV6) => {
-            let Some(termination) = candidates.iter().find(|t| t.matches == TerminationMatch::Ipip) else {
+            let Some(termination) = candidates.iter().find(|t| t.matches == TunnelKind::Ipip) else {
                 return Ok(None);
             };
             if ip.fragment.is_some() {
@@ -152,7 +152,8 @@ fn vxlan<'a>(
     ip: &Ip,
     dst_port: u16,
 ) -> Step<Option<Found<'a>>> {
-    let at_port = |t: &&&TunnelTermination| matches!(t.matches, TerminationMatch::Vxlan { port, .. } if port == dst_port);
+    let at_port =
+        |t: &&&TunnelTermination| matches!(t.matches, TunnelKind::Vxlan { port, .. } if port == dst_port);
     let mut here = candidates.iter().filter(at_port).peekable();
     if here.peek().is_none() {
         return Ok(None);
@@ -169,7 +170,7 @@ fn vxlan<'a>(
     let vni = Vni::new(vni).map_err(|_| Fate::Dropped(DropReason::TunnelDecapError))?;
     let mut exclusive = false;
     for termination in here {
-        if matches!(termination.matches, TerminationMatch::Vxlan { vni: own, .. } if own == vni) {
+        if matches!(termination.matches, TunnelKind::Vxlan { vni: own, .. } if own == vni) {
             return Ok(Some(Found { termination, inner: InnerKind::Frame(ip.l4_at + 16) }));
         }
         exclusive |= termination.exclusive;

@@ -2,7 +2,7 @@
 
 use loxi_core::ir::{
     AntiSpoof, Attachment, Entity, EntityKind, FdbTarget, InterfaceOn, NatAction, NextHopAction, PolicyPeer,
-    PolicyPorts, PolicySubject, RouteTarget, TunnelKind, VipMode, VlanMode,
+    PolicyPorts, PolicySubject, RouteTarget, VipMode, VlanMode,
 };
 use serde::Serialize;
 use std::fmt::Display;
@@ -76,19 +76,16 @@ pub(crate) fn row(entity: &Entity, attached: bool) -> Vec<String> {
             list(&e.addresses),
         ],
         Entity::Neighbor(e) => vec![show(&e.interface), show(e.address), show(e.mac), "static".to_owned()],
-        Entity::Tunnel(e) => {
-            let kind = match e.kind {
-                TunnelKind::Vxlan { vni, port } => format!("vxlan {vni} udp {port}"),
-                TunnelKind::Ipip => "ipip".to_owned(),
-            };
-            vec![show(&e.name), kind, show(e.local), show(e.remote), show(&e.underlay_vrf), show(&e.port)]
-        }
+        Entity::Tunnel(e) => vec![
+            show(&e.name),
+            show(e.kind),
+            show(e.local),
+            show(e.remote),
+            show(&e.underlay_vrf),
+            show(&e.port),
+        ],
         Entity::Termination(e) => {
-            let matches = match e.matches {
-                TunnelKind::Vxlan { vni, port } => format!("vxlan {vni} udp {port}"),
-                TunnelKind::Ipip => "ipip".to_owned(),
-            };
-            vec![show(&e.name), show(&e.vrf), show(e.dst), matches, list(&e.peers), show(&e.port)]
+            vec![show(&e.name), show(&e.vrf), show(e.dst), show(e.matches), list(&e.peers), show(&e.port)]
         }
         Entity::Fdb(e) => {
             let to = match &e.target {

@@ -1,7 +1,6 @@
 //! What the rows must cover: every stage that has entities, every reason.
 
 use crate::report::Report;
-use crate::runner::{SILENT, is_unfinished};
 use loxi_core::packet::Stage;
 use loxi_core::reason::{ConsumedReason, DropReason, PuntReason};
 use std::collections::BTreeSet;
@@ -48,10 +47,7 @@ impl Coverage {
             rows.iter().flat_map(|row| row.consumed.iter().copied()).collect();
         let later = |reason: &DropReason| NOT_IN_THIS_SLICE.contains(reason);
         Self {
-            missing_stages: Stage::EXECUTED
-                .into_iter()
-                .filter(|s| !SILENT.contains(s) && !stages.contains(s))
-                .collect(),
+            missing_stages: Stage::EXECUTED.into_iter().filter(|s| !stages.contains(s)).collect(),
             missing_drops: DropReason::ALL
                 .iter()
                 .copied()
@@ -60,7 +56,7 @@ impl Coverage {
             missing_punts: PuntReason::ALL
                 .iter()
                 .copied()
-                .filter(|r| !is_unfinished(*r) && !punts.contains(r))
+                .filter(|r| r.is_not_ours() && !punts.contains(r))
                 .collect(),
             missing_consumed: ConsumedReason::ALL
                 .iter()

@@ -13,10 +13,8 @@ use loxi_core::dataplane::{
 };
 use loxi_core::ir::{Entity, Owner};
 use loxi_core::net::PortName;
-use loxi_core::packet::{
-    Choice, ChoicePoint, Counters, Fate, PortCounters, Stage, State, Timestamp, Verdict,
-};
-use loxi_core::reason::{DropReason, PuntReason};
+use loxi_core::packet::{Choice, ChoicePoint, Counters, Fate, PortCounters, State, Timestamp, Verdict};
+use loxi_core::reason::DropReason;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -318,12 +316,4 @@ impl RowResult {
         }
         self.drops.extend(injected.verdict.unsent.iter().map(|unsent| unsent.reason));
     }
-}
-
-/// Stages that every packet passes without a step of its own.
-pub(crate) const SILENT: [Stage; 2] = [Stage::PreAcl, Stage::PostAcl];
-
-/// Punts that hand a packet to the slow path rather than to the local stack.
-pub(crate) fn is_unfinished(reason: PuntReason) -> bool {
-    !reason.is_not_ours()
 }

@@ -173,13 +173,17 @@ impl TunnelTermination {
     }
 }
 
+impl std::fmt::Display for TunnelKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vxlan { vni, port } => write!(f, "vxlan {vni} udp {port}"),
+            Self::Ipip => f.write_str("ipip"),
+        }
+    }
+}
+
 impl std::fmt::Display for TerminationKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.matches {
-            TunnelKind::Vxlan { vni, port } => {
-                write!(f, "{} {} vxlan {vni} udp {port}", self.vrf, self.dst)
-            }
-            TunnelKind::Ipip => write!(f, "{} {} ipip", self.vrf, self.dst),
-        }
+        write!(f, "{} {} {}", self.vrf, self.dst, self.matches)
     }
 }

@@ -56,9 +56,7 @@ impl Run<'_> {
             return drop(DropReason::ReservedMulticast);
         }
         if Self::is_foreign(packet) && !bridge.any_ethertype {
-            return self
-                .unclaimed(packet, DropReason::UnsupportedL2)
-                .and_then(|()| drop(DropReason::UnsupportedL2));
+            return self.unclaimed(packet, DropReason::UnsupportedL2);
         }
         let dst = packet.view.dst;
         if dst.is_group() {

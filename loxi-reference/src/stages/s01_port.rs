@@ -118,7 +118,7 @@ impl Run<'_> {
     }
 
     /// The fate of what no entity claims, as the port has it; `otherwise` where it drops.
-    pub(super) fn unclaimed(&mut self, packet: &Packet, otherwise: DropReason) -> Step {
+    pub(super) fn unclaimed<T>(&mut self, packet: &Packet, otherwise: DropReason) -> Step<T> {
         let fate = match packet.port.unclaimed() {
             loxi_core::ir::Unclaimed::Punt => Fate::Punted(loxi_core::reason::PuntReason::NotOursUnclaimed),
             loxi_core::ir::Unclaimed::Drop => Fate::Dropped(otherwise),

@@ -32,7 +32,7 @@ impl Run<'_> {
             // A routed port knows no other stations.
             let reason =
                 if Self::is_foreign(packet) { DropReason::UnsupportedL2 } else { DropReason::WrongMac };
-            return self.unclaimed(packet, reason).and_then(|()| drop(reason));
+            return self.unclaimed(packet, reason);
         }
         if !matches!(packet.view.l3, L3::Ip(_)) {
             return self.unclaimed(packet, DropReason::NoL3).and_then(|()| drop(DropReason::NoL3));
@@ -41,7 +41,7 @@ impl Run<'_> {
         self.s10_local(packet, &vrf)?;
         let ip = ip_of(&packet.view)?;
         if ip.is_group() {
-            return self.unclaimed(packet, DropReason::NoRoute).and_then(|()| drop(DropReason::NoRoute));
+            return self.unclaimed(packet, DropReason::NoRoute);
         }
         if link_local(ip.dst) || link_local(ip.src) {
             return drop(DropReason::LinkLocalRouted);
@@ -66,7 +66,7 @@ impl Run<'_> {
 
     fn s10_no_route(&mut self, packet: &Packet) -> Step<Way> {
         if packet.port.unclaimed() == Unclaimed::Punt {
-            return self.unclaimed(packet, DropReason::NoRoute).and_then(|()| drop(DropReason::NoRoute));
+            return self.unclaimed(packet, DropReason::NoRoute);
         }
         step!(self, Forward, None, ("{}", packet.summary()), ("drop no_route"));
         self.answer_error(packet, IcmpError::NoRoute)?;

@@ -17,6 +17,11 @@ use loxi_core::packet::{ChoicePoint, FlowTuple, TraceEntry};
 use loxi_core::reason::DropReason;
 use std::net::IpAddr;
 
+/// Ports for translations that name none: the range cannot be refused.
+fn unprivileged() -> L4Ports {
+    L4Ports::new(1024, u16::MAX).unwrap_or(L4Ports::ANY)
+}
+
 /// What becomes of a source.
 struct Source {
     address: IpAddr,
@@ -40,10 +45,7 @@ impl Run<'_> {
                 self.unique(&zone, &tentative, wanted, ports, hairpin, fixed)?
             }
             // Two flows may come to the same tuple by their destinations' translation alone.
-            None => {
-                let any = L4Ports::new(1024, u16::MAX).unwrap_or(L4Ports::ANY);
-                self.unique(&zone, &tentative, tentative.translated, any, false, false)?
-            }
+            None => self.unique(&zone, &tentative, tentative.translated, unprivileged(), false, false)?,
         };
         if translated == tentative.translated {
             return Ok(());
@@ -68,14 +70,14 @@ impl Run<'_> {
             let own = own.or_else(|| self.snat_address(vrf, ipv4));
             let Some(address) = own else { return Ok(None) };
             let entry = learned("hairpin");
-            let ports = L4Ports::new(1024, u16::MAX).unwrap_or(L4Ports::ANY);
+            let ports = unprivileged();
             return Ok(Some(Source { address, ports, entry, hairpin: true, fixed: false }));
         }
         if tentative.full_nat {
             let Some(address) = self.snat_address(vrf, ipv4) else { return drop(DropReason::Unsupported) };
             let origin = self.config.get::<Vrf>(vrf).map(|vrf| vrf.origin.clone()).unwrap_or_default();
             let entry = entity(EntityKey::Vrf(vrf.clone()), &origin);
-            let ports = L4Ports::new(1024, u16::MAX).unwrap_or(L4Ports::ANY);
+            let ports = unprivileged();
             return Ok(Some(Source { address, ports, entry, hairpin: false, fixed: false }));
         }
         let config = self.config.clone();

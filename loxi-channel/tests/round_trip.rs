@@ -157,7 +157,8 @@ impl Grow {
             outputs: self.some(|g| Output { port: g.port(), bytes: g.bytes() }),
             unsent: self.some(|g| Unsent { port: g.port(), reason: g.drop_reason() }),
         };
-        Injected { verdict, choices: self.some(Self::choice), trace: self.trace() }
+        let punt = self.maybe(|g| g.pick(PuntReason::ALL));
+        Injected { verdict, choices: self.some(Self::choice), trace: self.trace(), punt }
     }
     fn choices(&mut self) -> ChoiceMode {
         match self.below(3) {

@@ -5,8 +5,8 @@ use crate::world::{Install, World};
 use loxi_core::capability::Capabilities;
 use loxi_core::change::Change;
 use loxi_core::dataplane::{
-    Backend, CompileError, DataplaneError, Event, EventKind, FlowPage, FlowQuery, InjectRequest, Injected,
-    InstallError, PacketIn, Placement, PlacementAt,
+    Backend, CompileError, DataplaneError, Event, EventKind, FlowPage, FlowQuery, InjectRequest,
+    Injected, InstallError, PacketIn, Placement, PlacementAt,
 };
 use loxi_core::ir::{Pipeline, Port};
 use loxi_core::net::PortName;
@@ -198,10 +198,10 @@ fn run(
 ) -> Injected {
     if passes_nothing {
         let verdict = Verdict::dropped(DropReason::Unsupported);
-        return Injected { verdict, choices: Vec::new(), trace: Trace::default() };
+        return Injected { verdict, choices: Vec::new(), trace: Trace::default(), punt: None };
     }
     let ran = Run::new(world, now, choices, with_trace).run(port, frame);
-    Injected { verdict: ran.verdict, choices: ran.choices, trace: ran.trace }
+    Injected { verdict: ran.verdict, choices: ran.choices, trace: ran.trace, punt: None }
 }
 
 impl Backend for Reference {

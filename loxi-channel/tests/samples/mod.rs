@@ -163,7 +163,7 @@ pub fn injected() -> Injected {
         outputs: vec![Output { port: port("hs2"), bytes: vec![1, 2, 3] }],
         unsent: vec![Unsent { port: port("hs3"), reason: DropReason::EgressDown }],
     };
-    Injected { verdict, choices: vec![choice()], trace: trace() }
+    Injected { verdict, choices: vec![choice()], trace: trace(), punt: None }
 }
 
 pub fn explanation() -> Explanation {
@@ -206,6 +206,12 @@ pub fn errors() -> Vec<DataplaneError> {
         DataplaneError::BadRequest { field: "cursor".to_owned(), message: "not ours".to_owned() },
         DataplaneError::OutcomeUnknown { id: TransactionId("tx-1".to_owned()) },
         DataplaneError::Internal("bug".to_owned()),
+        DataplaneError::Compile(loxi_core::dataplane::CompileError::TooMany {
+            entity: bridge_key("pods"),
+            field: "flood_tunnels".to_owned(),
+            limit: 1,
+            asked: 2,
+        }),
     ]
 }
 

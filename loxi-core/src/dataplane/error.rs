@@ -2,6 +2,7 @@
 
 use crate::capability::{CapacityExceeded, Unsupported};
 use crate::change::{ChangeError, TransactionId};
+use crate::ir::EntityKey;
 use crate::net::PortName;
 use crate::validate::ValidationErrors;
 
@@ -16,6 +17,18 @@ pub enum CompileError {
     /// Too many entities.
     #[error(transparent)]
     Capacity(#[from] CapacityExceeded),
+    /// An entity asks for more of something than the backend has room for.
+    #[error("{entity}: {field}: {asked} exceed the backend's limit of {limit}")]
+    TooMany {
+        /// The entity.
+        entity: EntityKey,
+        /// Its field.
+        field: String,
+        /// How many at most.
+        limit: u64,
+        /// How many it asks for.
+        asked: u64,
+    },
 }
 
 /// Why an installation failed. Everything is as before.

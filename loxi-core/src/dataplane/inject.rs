@@ -4,6 +4,7 @@ use crate::net::PortName;
 use crate::packet::{
     Choice, ChoiceSource, FirstChoice, RecordedChoices, SeededChoices, Timestamp, Trace, Verdict,
 };
+use crate::reason::PuntReason;
 
 /// A packet and where it enters.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -73,6 +74,10 @@ pub struct Injected {
     /// How it came to that.
     #[serde(default)]
     pub trace: Trace,
+    /// Why the fast path handed the packet to the slow path, which then led to this verdict. None:
+    /// the fast path finished it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub punt: Option<PuntReason>,
 }
 
 /// Why a packet goes where it goes.

@@ -14,6 +14,9 @@ reasons! {
         FirstPacket = 23, "first_packet", "the flow isn't in hardware yet";
         Neighbor = 24, "neighbor", "the next hop must be resolved";
         Multicast = 25, "multicast", "copies must be made";
+        Checksum = 26, "checksum", "a checksum over the whole packet must be computed";
+        Fragmentation = 27, "fragmentation", "the packet must be cut into fragments";
+        Parse = 28, "parse", "headers that the fast path does not read";
     }
 }
 

@@ -5,7 +5,7 @@ use crate::world::{Install, World};
 use loxi_core::capability::Capabilities;
 use loxi_core::change::Change;
 use loxi_core::dataplane::{
-    Backend, CompileError, DataplaneError, Event, EventKind, FlowPage, FlowQuery, InjectRequest,
+    Backend, CompileError, DataplaneError, Event, EventKind, FlowPage, FlowQuery, FlowStore, InjectRequest,
     Injected, InstallError, PacketIn, Placement, PlacementAt,
 };
 use loxi_core::ir::{Pipeline, Port};

@@ -4,7 +4,8 @@
 //! [`Dataplane`] is for those who use one: object-safe, asynchronous, the same
 //! for a local backend and a remote daemon. [`Local`] makes the second of the
 //! first, and is where transactions are validated, compiled, installed, undone
-//! and counted.
+//! and counted. A backend whose fast path doesn't do everything has a
+//! [`SlowPath`] finish the rest, on the backend's own [`StateStore`].
 
 mod api;
 mod backend;
@@ -14,6 +15,7 @@ mod inject;
 mod local;
 mod query;
 mod slow_path;
+mod store;
 
 pub use api::Dataplane;
 pub use backend::{Backend, Placement, PlacementAt};
@@ -22,4 +24,5 @@ pub use events::{Event, EventGap, EventKind, EventQueue, EventSender, Events};
 pub use inject::{ChoiceMode, Explanation, InjectRequest, Injected, PacketIn};
 pub use local::{Clock, Local, LocalSnapshot};
 pub use query::{FlowFilter, FlowPage, FlowQuery, SnapshotPage, SnapshotQuery};
-pub use slow_path::{FlowInsertError, FlowStore, PuntedPacket, SlowPath};
+pub use slow_path::{Finished, PuntedPacket, SlowPath, SlowPathView};
+pub use store::{FlowInsertError, FlowStore, StateStore};

@@ -1,8 +1,17 @@
-//! What finishes the work of a fast path, and where both keep their flows.
+//! What finishes the work of a fast path.
+//!
+//! A packet that the fast path can't finish comes here as it came in, and goes
+//! through every stage once: the fast path has neither counted it nor changed
+//! any state for it. The slow path works on the fast path's own state, and
+//! tells what its counters gain.
 
+use super::{Injected, StateStore};
+use crate::ir::Pipeline;
 use crate::net::{PortName, ZoneName};
-use crate::packet::{ChoiceSource, Flow, FlowDirection, FlowId, FlowTuple, Timestamp, Verdict};
+use crate::packet::{ChoiceSource, PortCounters, Timestamp};
 use crate::reason::PuntReason;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A packet that a fast path could not finish: as it came, with what is lost otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,38 +26,36 @@ pub struct PuntedPacket {
     pub bytes: Vec<u8>,
 }
 
+/// What a punted packet meets.
+pub struct SlowPathView<'a> {
+    /// What is configured.
+    pub pipeline: &'a Arc<Pipeline>,
+    /// Ports that are attached.
+    pub attached: &'a BTreeSet<PortName>,
+    /// What was learned.
+    pub state: &'a mut dyn StateStore,
+    /// When the packet came.
+    pub now: Timestamp,
+}
+
+/// What a punted packet led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// Verdict, choices and trace; [`Injected::punt`] is why the packet came here.
+    pub injected: Injected,
+    /// What it adds to the counters.
+    pub counters: BTreeMap<PortName, PortCounters>,
+}
+
 /// Finishes what a fast path could not.
 pub trait SlowPath: Send {
-    /// Decides about a punted packet; outputs leave by the fast path's private port.
-    fn finish(&mut self, packet: &PuntedPacket, now: Timestamp, choices: &mut dyn ChoiceSource) -> Verdict;
-}
-
-/// Why a flow can't be stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FlowInsertError {
-    /// The zone is full.
-    #[error("the zone is full")]
-    Full,
-    /// One of the two tuples is another flow's.
-    #[error("a tuple of the flow belongs to another")]
-    Occupied,
-}
-
-/// Where flows are kept. Both tuples of a flow find it; both are unique in their zone.
-pub trait FlowStore {
-    /// The flow that a packet of this tuple belongs to, and its direction in it.
-    fn lookup(&self, zone: &ZoneName, tuple: &FlowTuple, now: Timestamp) -> Option<(FlowDirection, &Flow)>;
-
-    /// Stores a new flow.
-    ///
-    /// # Errors
-    /// [`FlowInsertError`]; nothing has changed then.
-    fn insert(&mut self, flow: Flow, now: Timestamp) -> Result<(), FlowInsertError>;
-
-    /// Changes a flow in place. Its tuples must stay.
-    fn update(&mut self, id: &FlowId, change: &mut dyn FnMut(&mut Flow));
-
-    /// Takes a flow out.
-    fn remove(&mut self, id: &FlowId) -> Option<Flow>;
+    /// Decides about a punted packet. Sending the outputs, and adding up the counters, is the
+    /// caller's part.
+    fn finish(
+        &mut self,
+        packet: &PuntedPacket,
+        view: SlowPathView<'_>,
+        choices: &mut dyn ChoiceSource,
+        with_trace: bool,
+    ) -> Finished;
 }

@@ -16,7 +16,8 @@ pub use flow::{
 };
 pub use stage::Stage;
 pub use state::{
-    AffinityEntry, FdbEntry, FragmentEntry, NeighborEntry, NeighborState, PathMtuEntry, SlotEntry, State,
+    AffinityEntry, FdbEntry, FragmentEntry, FragmentKey, NeighborEntry, NeighborState, PathMtuEntry,
+    SlotEntry, State,
 };
 pub use trace::{Trace, TraceEntry, TraceStep};
 pub(crate) use verdict::hex_bytes;

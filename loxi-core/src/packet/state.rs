@@ -70,8 +70,23 @@ pub struct PathMtuEntry {
     pub expires: Timestamp,
 }
 
-/// What later fragments of a packet need of the first: RFC 791's identification
-/// within a zone, before translation.
+/// Identity of a fragmented packet: RFC 791's identification within a zone, before translation.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FragmentKey {
+    /// Zone.
+    pub zone: ZoneName,
+    /// Source.
+    pub src: IpAddr,
+    /// Destination.
+    pub dst: IpAddr,
+    /// Identification.
+    pub id: u32,
+    /// Protocol number.
+    pub protocol: u8,
+}
+
+/// What later fragments of a packet need of the first.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FragmentEntry {
@@ -89,6 +104,20 @@ pub struct FragmentEntry {
     pub first: Result<FlowTuple, crate::reason::DropReason>,
     /// When it is forgotten.
     pub expires: Timestamp,
+}
+
+impl FragmentEntry {
+    /// The packet that it is about.
+    #[must_use]
+    pub fn key(&self) -> FragmentKey {
+        FragmentKey {
+            zone: self.zone.clone(),
+            src: self.src,
+            dst: self.dst,
+            id: self.id,
+            protocol: self.protocol,
+        }
+    }
 }
 
 /// Generation of a backend's slot.

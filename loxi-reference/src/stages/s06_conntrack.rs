@@ -46,7 +46,6 @@ impl Run<'_> {
         let tuple = packet.tuple.unwrap_or_else(|| ip.tuple());
         packet.tuple = Some(tuple);
         let found = self.world.flows.lookup(&zone, &tuple, self.now);
-        let found = found.map(|(direction, flow)| (direction, flow.clone()));
         match found {
             Some((direction, flow)) if !self.is_over(&flow, packet)? => {
                 self.established(packet, &config, flow, direction)
@@ -130,7 +129,7 @@ impl Run<'_> {
             Tracking::Established(id, direction) | Tracking::Related(id, direction) => (id, *direction),
             Tracking::New(_) | Tracking::Untracked => return None,
         };
-        Some((self.world.flows.get(id)?.clone(), direction))
+        Some((self.world.flows.get(id)?, direction))
     }
 
     pub(super) fn zone_of(&self, zone: &ZoneName) -> Option<CtZone> {

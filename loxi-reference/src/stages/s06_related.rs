@@ -21,7 +21,7 @@ impl Run<'_> {
         let quoted = embedded_tuple(&packet.frame, at, ip.is_ipv4());
         let found = quoted.and_then(|(tuple, l4_at)| {
             let (direction, flow) = self.world.flows.lookup(zone, &tuple.reversed(), self.now)?;
-            Some((tuple, l4_at, direction, flow.clone()))
+            Some((tuple, l4_at, direction, flow))
         });
         let Some((tuple, l4_at, direction, flow)) = found else {
             step!(self, Conntrack, None, ("zone {zone} error about {quoted:?}"), ("drop icmp_without_flow"));

@@ -7,6 +7,7 @@
 
 use super::Run;
 use loxi_core::algo::{MaglevTable, address_hash, flow_hash};
+use loxi_core::dataplane::FlowStore;
 use loxi_core::ir::{BackendState, LbAlgorithm, LbBackend, LbService, Locality, MaglevSize, TrafficPolicy};
 use loxi_core::packet::{ChoicePoint, FlowTuple};
 use loxi_core::reason::DropReason;
@@ -109,13 +110,7 @@ impl Run<'_> {
 
     /// The endpoint with the fewest flows per weight; of equals the first by name.
     fn least_connections(&self, eligible: &[LbBackend]) -> usize {
-        let flows = |backend: &LbBackend| {
-            let its = |flow: &&loxi_core::packet::Flow| {
-                flow.expires > self.now
-                    && flow.backend.as_ref().is_some_and(|(name, _)| *name == backend.name)
-            };
-            self.world.flows.iter().filter(its).count() as u64
-        };
+        let flows = |backend: &LbBackend| self.world.flows.of_backend(&backend.name, self.now);
         let loads: Vec<(u64, u64)> = eligible.iter().map(|b| (flows(b), u64::from(b.weight))).collect();
         // a / b < c / d without division.
         let less = |a: (u64, u64), b: (u64, u64)| a.0 * b.1 < b.0 * a.1;

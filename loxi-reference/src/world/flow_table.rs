@@ -2,7 +2,7 @@
 
 use loxi_core::dataplane::{FlowFilter, FlowInsertError, FlowStore};
 use loxi_core::ir::CtZone;
-use loxi_core::net::{PortName, ZoneName};
+use loxi_core::net::{BackendName, PortName, ZoneName};
 use loxi_core::packet::{Flow, FlowDirection, FlowId, FlowTotals, FlowTuple, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -30,10 +30,6 @@ fn id(zone: &ZoneName, tuple: FlowTuple) -> FlowId {
 }
 
 impl FlowTable {
-    pub(crate) fn get(&self, flow: &FlowId) -> Option<&Flow> {
-        self.flows.get(flow)
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Flow> {
         self.flows.values()
     }
@@ -50,31 +46,11 @@ impl FlowTable {
         range.filter(move |flow| flow.expires > now && filter.admits(flow))
     }
 
-    /// Whether a packet of this tuple would belong to a flow other than `but`.
-    pub(crate) fn is_taken(&self, zone: &ZoneName, tuple: FlowTuple, now: Timestamp) -> bool {
-        self.lookup(zone, &tuple, now).is_some()
-    }
-
-    pub(crate) fn totals(&self, zone: &CtZone) -> FlowTotals {
-        let count = self.zones.get(&zone.name).copied().unwrap_or_default();
-        FlowTotals {
-            flows: count.flows,
-            half_open: count.half_open,
-            capacity: zone.max_flows.into(),
-            created: count.created,
-        }
-    }
-
-    pub(crate) fn of_source(&self, zone: &ZoneName, source: IpAddr) -> u64 {
-        self.sources.get(&(zone.clone(), source)).copied().unwrap_or(0)
-    }
-
-    pub(crate) fn expire(&mut self, now: Timestamp) {
-        let gone: Vec<FlowId> =
-            self.flows.iter().filter(|(_, flow)| flow.expires <= now).map(|(id, _)| id.clone()).collect();
-        for flow in gone {
-            self.remove(&flow);
-        }
+    /// The flow that a packet of this tuple belongs to.
+    fn find(&self, zone: &ZoneName, tuple: FlowTuple, now: Timestamp) -> Option<(FlowDirection, &Flow)> {
+        let (original, direction) = self.index.get(&id(zone, tuple))?;
+        let flow = self.flows.get(&id(zone, *original))?;
+        (flow.expires > now).then_some((*direction, flow))
     }
 
     /// Takes out the flows that have anything to do with a port, and returns them.
@@ -101,15 +77,17 @@ impl FlowTable {
 }
 
 impl FlowStore for FlowTable {
-    fn lookup(&self, zone: &ZoneName, tuple: &FlowTuple, now: Timestamp) -> Option<(FlowDirection, &Flow)> {
-        let (original, direction) = self.index.get(&id(zone, *tuple))?;
-        let flow = self.flows.get(&id(zone, *original))?;
-        (flow.expires > now).then_some((*direction, flow))
+    fn lookup(&self, zone: &ZoneName, tuple: &FlowTuple, now: Timestamp) -> Option<(FlowDirection, Flow)> {
+        self.find(zone, *tuple, now).map(|(direction, flow)| (direction, flow.clone()))
+    }
+
+    fn get(&self, flow: &FlowId) -> Option<Flow> {
+        self.flows.get(flow).cloned()
     }
 
     fn insert(&mut self, flow: Flow, now: Timestamp) -> Result<(), FlowInsertError> {
         for tuple in [flow.id.tuple, flow.reply] {
-            if self.is_taken(&flow.id.zone, tuple, now) {
+            if self.find(&flow.id.zone, tuple, now).is_some() {
                 return Err(FlowInsertError::Occupied);
             }
             // Expired, or it would have been found.
@@ -155,5 +133,34 @@ impl FlowStore for FlowTable {
             }
         }
         Some(flow)
+    }
+
+    fn totals(&self, zone: &CtZone) -> FlowTotals {
+        let count = self.zones.get(&zone.name).copied().unwrap_or_default();
+        FlowTotals {
+            flows: count.flows,
+            half_open: count.half_open,
+            capacity: zone.max_flows.into(),
+            created: count.created,
+        }
+    }
+
+    fn of_source(&self, zone: &ZoneName, source: IpAddr) -> u64 {
+        self.sources.get(&(zone.clone(), source)).copied().unwrap_or(0)
+    }
+
+    fn of_backend(&self, backend: &BackendName, now: Timestamp) -> u64 {
+        let its = |flow: &&Flow| {
+            flow.expires > now && flow.backend.as_ref().is_some_and(|(name, _)| name == backend)
+        };
+        self.flows.values().filter(its).count() as u64
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        let gone: Vec<FlowId> =
+            self.flows.iter().filter(|(_, flow)| flow.expires <= now).map(|(id, _)| id.clone()).collect();
+        for flow in gone {
+            self.remove(&flow);
+        }
     }
 }

@@ -11,6 +11,7 @@ pub(crate) use flow_table::FlowTable;
 pub(crate) use install::Install;
 pub(crate) use lookup::{Station, carries};
 
+use loxi_core::dataplane::FlowStore;
 use loxi_core::ir::{FdbKey, LbService, NeighborKey, Pipeline, PipelineEntity, ServiceKey};
 use loxi_core::net::{BackendName, PortName, ZoneName};
 use loxi_core::packet::{

@@ -1,6 +1,6 @@
 //! The reference as a backend.
 
-use crate::stages::Run;
+use crate::stages::{Run, Surroundings};
 use crate::world::{Install, World};
 use loxi_core::capability::Capabilities;
 use loxi_core::change::Change;
@@ -121,7 +121,7 @@ impl Reference {
             return;
         }
         self.expired = now;
-        self.world.expire(now);
+        self.world.state.expire_all(now);
         self.told.retain(|_, at| now < at.plus_s(1));
         self.tell_zones(now);
     }
@@ -159,7 +159,7 @@ impl Reference {
 
     fn tell_zones(&mut self, now: Timestamp) {
         let zones: Vec<_> =
-            self.world.config.zones().map(|z| (z.name.clone(), self.world.flows.totals(z))).collect();
+            self.world.config.zones().map(|z| (z.name.clone(), self.world.state.totals(z))).collect();
         for (zone, totals) in zones {
             let nearly = totals.flows * 10 >= totals.capacity * 9;
             if nearly && self.zone_warned.insert(zone.clone()) {
@@ -200,7 +200,15 @@ fn run(
         let verdict = Verdict::dropped(DropReason::Unsupported);
         return Injected { verdict, choices: Vec::new(), trace: Trace::default(), punt: None };
     }
-    let ran = Run::new(world, now, choices, with_trace).run(port, frame);
+    let around = Surroundings {
+        config: &world.config,
+        attached: &world.attached,
+        state: &mut world.state,
+        counters: &mut world.ports,
+        tokens: &mut world.tokens,
+        now,
+    };
+    let ran = Run::new(around, choices, with_trace).run(port, frame);
     Injected { verdict: ran.verdict, choices: ran.choices, trace: ran.trace, punt: None }
 }
 
@@ -292,6 +300,7 @@ impl Backend for Reference {
         let size = query.page_size();
         let mut flows: Vec<_> = self
             .world
+            .state
             .flows
             .after(query.cursor.as_ref(), &query.filter, now)
             .take(size + 1)

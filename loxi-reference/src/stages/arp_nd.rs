@@ -55,8 +55,8 @@ impl Run<'_> {
     /// Interfaces on the link that a packet came by.
     fn link_interfaces(&self, packet: &Packet) -> Vec<Interface> {
         match &packet.bridge {
-            Some(bridge) => self.world.interfaces_on_bridge(bridge, packet.vlan).cloned().collect(),
-            None => self.world.interfaces_on_port(&packet.port.name).cloned().collect(),
+            Some(bridge) => self.interfaces_on_bridge(bridge, packet.vlan).cloned().collect(),
+            None => self.interfaces_on_port(&packet.port.name).cloned().collect(),
         }
     }
 
@@ -77,7 +77,7 @@ impl Run<'_> {
         let configured = self.config.get::<Neighbor>(&key).is_some();
         let usable = mac.is_unicast() && !sender.is_unspecified() && sender != ours;
         // An answer that nobody asked for teaches nothing (RFC 4861 section 7.2.5).
-        let asked = self.world.neighbors.contains_key(&key);
+        let asked = self.state.neighbor(&key).is_some();
         if usable && !configured && (asked || !is_answer) {
             let entry = NeighborEntry {
                 key: key.clone(),
@@ -85,7 +85,7 @@ impl Run<'_> {
                 asked: self.now,
                 expires: self.now.plus_s(NEIGHBOR_S),
             };
-            self.world.neighbors.insert(key.clone(), entry);
+            self.state.put_neighbor(entry);
             step!(
                 self,
                 Forward,

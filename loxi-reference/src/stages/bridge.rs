@@ -7,8 +7,8 @@
 
 use super::egress::{CopyTo, Way, WayOut};
 use super::ingress::Packet;
+use super::lookup::Station;
 use super::{Run, Step, drop, entity, learned, step};
-use crate::world::Station;
 use loxi_core::ir::{Bridge, EntityKey, Fdb, FdbKey, Flooding, Port, Tunnel};
 use loxi_core::net::{BridgeName, PortName, VlanId};
 use loxi_core::packet::{FdbEntry, TraceEntry};
@@ -32,17 +32,12 @@ impl Run<'_> {
             tunnel: packet.tunnel.clone(),
             expires,
         };
-        let known = self.world.fdb.contains_key(&key);
-        if !known {
-            let now = self.now;
-            self.world.fdb.retain(|_, entry| entry.expires > now);
-            let have = self.world.fdb.keys().filter(|key| key.bridge == bridge.name).count();
-            if have >= bridge.max_macs as usize {
-                step!(self, Forward, None, ("learn {key}"), ("not learned: fdb_limit"));
-                return;
-            }
+        let known = self.state.station(&key).is_some();
+        if !known && self.state.stations(&bridge.name, self.now) >= u64::from(bridge.max_macs) {
+            step!(self, Forward, None, ("learn {key}"), ("not learned: fdb_limit"));
+            return;
         }
-        self.world.fdb.insert(key, entry);
+        self.state.put_station(entry);
     }
 
     /// The way of a frame within its bridge.
@@ -64,7 +59,7 @@ impl Run<'_> {
             return self.flood_way(packet, &bridge, mode);
         }
         let key = FdbKey { bridge: bridge.name.clone(), vlan: packet.vlan, mac: dst };
-        let Some(station) = self.world.station(&key, self.now) else {
+        let Some(station) = self.station(&key) else {
             step!(
                 self,
                 Forward,
@@ -134,7 +129,7 @@ impl Run<'_> {
             from.is_none_or(|packet| *port != packet.port.name && !self.split(packet, port))
         };
         let ports =
-            self.world.members(bridge, vlan).filter(|port| self.is_device(&port.name) && admits(&port.name));
+            self.members(bridge, vlan).filter(|port| self.is_device(&port.name) && admits(&port.name));
         let mut copies: Vec<CopyTo> = ports.map(|port| CopyTo::Port(port.name.clone())).collect();
         let tunnels = self.config.get::<Bridge>(bridge).map(|bridge| bridge.flood_tunnels.clone());
         for tunnel in tunnels.iter().flatten().filter_map(|name| self.config.get::<Tunnel>(name)) {

@@ -30,7 +30,7 @@ pub(super) enum OnLink {
 impl Run<'_> {
     /// The way to a destination in a VRF. `None`: no route.
     pub(super) fn route(&mut self, vrf: &VrfName, tuple: &FlowTuple) -> Step<Option<Way>> {
-        let Some(route) = self.world.route(vrf, tuple.dst).cloned() else { return Ok(None) };
+        let Some(route) = self.longest_route(vrf, tuple.dst).cloned() else { return Ok(None) };
         let hop = self.next_hop(&route, tuple);
         let key = EntityKey::Route(route.key());
         step!(
@@ -91,7 +91,7 @@ impl Run<'_> {
         let underlay = self.underlay(&tunnel.underlay_vrf, tunnel.local, tunnel.remote)?;
         let (mac, port_mtu) =
             self.config.get::<Port>(&tunnel.port).map_or((MacAddr::ZERO, u16::MAX), |p| (p.mac, p.mtu.get()));
-        let outer = self.world.outer_mtu(tunnel.remote, underlay.mtu, self.now);
+        let outer = self.outer_mtu(tunnel.remote, underlay.mtu);
         let mtu = outer.saturating_sub(overhead(&tunnel)).min(port_mtu);
         let macs = routed.then(|| Macs { dst: tunnel.inner_dst_mac.unwrap_or(MacAddr::ZERO), src: mac });
         Ok(Way { out: WayOut::Tunnel { tunnel: Box::new(tunnel), underlay }, macs, mtu, interface: None })
@@ -119,7 +119,7 @@ impl Run<'_> {
     /// Where a next hop on an interface's link is; asks for it if that isn't known.
     pub(super) fn on_link(&mut self, interface: &Interface, address: IpAddr) -> Step<OnLink> {
         let key = NeighborKey { interface: interface.name.clone(), address };
-        let Some(mac) = self.world.neighbor_mac(&key, self.now) else {
+        let Some(mac) = self.neighbor_mac(&key) else {
             step!(self, Forward, None, ("neighbor {key}"), ("ask, and drop neighbor_unresolved"));
             self.ask(interface, key);
             return drop(DropReason::NeighborUnresolved);
@@ -134,7 +134,7 @@ impl Run<'_> {
             }
             InterfaceOn::Bridge { bridge, vlan } => {
                 let fdb = FdbKey { bridge: bridge.clone(), vlan: *vlan, mac };
-                let station = self.world.station(&fdb, self.now);
+                let station = self.station(&fdb);
                 step!(
                     self,
                     Forward,
@@ -164,18 +164,18 @@ impl Run<'_> {
 
     /// Asks a link for a neighbour, at most once a second.
     fn ask(&mut self, interface: &Interface, key: NeighborKey) {
-        let asked = self.world.neighbors.get(&key).map(|entry| entry.asked);
-        if asked.is_some_and(|asked| self.now < asked.plus_s(1)) {
+        let known = self.state.neighbor(&key);
+        if known.as_ref().is_some_and(|entry| self.now < entry.asked.plus_s(1)) {
             return;
         }
         let Some(own) = interface.address(key.address.is_ipv4()) else { return };
-        let state = self.world.neighbors.get(&key).map_or(NeighborState::Incomplete, |entry| entry.state);
-        let kept = self.world.neighbors.get(&key).map(|entry| entry.expires);
+        let state = known.as_ref().map_or(NeighborState::Incomplete, |entry| entry.state);
+        let kept = known.map(|entry| entry.expires);
         let expires = kept.unwrap_or(self.now.plus_s(ASKED_S)).max(self.now.plus_s(ASKED_S));
         let entry = NeighborEntry { key: key.clone(), state, asked: self.now, expires };
         let expired = kept.is_some_and(|at| at <= self.now);
         let entry = if expired { NeighborEntry { state: NeighborState::Incomplete, ..entry } } else { entry };
-        self.world.neighbors.insert(key.clone(), entry);
+        self.state.put_neighbor(entry);
         let frame = match (own, key.address) {
             (IpAddr::V4(own), IpAddr::V4(target)) => arp_packet((interface.mac, own), (None, target)),
             (IpAddr::V6(own), IpAddr::V6(target)) => nd_solicit(interface.mac, own, target),
@@ -185,9 +185,9 @@ impl Run<'_> {
             InterfaceOn::Port(port) => self.send_frame(port, &frame, None, 0),
             InterfaceOn::Bridge { bridge, vlan } => {
                 let members: Vec<PortName> =
-                    self.world.members(bridge, *vlan).map(|port| port.name.clone()).collect();
+                    self.members(bridge, *vlan).map(|port| port.name.clone()).collect();
                 for port in members {
-                    if self.world.is_open(&port) && self.is_device(&port) {
+                    if self.is_open(&port) && self.is_device(&port) {
                         self.send_frame(&port, &frame, Some(*vlan), 0);
                     }
                 }
@@ -199,8 +199,7 @@ impl Run<'_> {
     fn refresh(&mut self, interface: &Interface, key: &NeighborKey) {
         /// Seconds for which an answer is believed without asking (RFC 4861's REACHABLE_TIME).
         const REACHABLE_S: u32 = 30;
-        let old =
-            self.world.neighbors.get(key).is_some_and(|entry| self.now >= entry.asked.plus_s(REACHABLE_S));
+        let old = self.state.neighbor(key).is_some_and(|entry| self.now >= entry.asked.plus_s(REACHABLE_S));
         if old && self.config.get::<loxi_core::ir::Neighbor>(key).is_none() {
             self.ask(interface, key.clone());
         }
@@ -272,7 +271,7 @@ impl Run<'_> {
             return Ok(());
         }
         let Some(own) = self.own_address(packet, src) else { return Ok(()) };
-        if !self.world.take_icmp_token(&packet.port.name, self.now) {
+        if !self.tokens.take(&packet.port.name, self.now) {
             return Ok(());
         }
         // Rejections answer as the address that was asked.

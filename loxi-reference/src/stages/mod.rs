@@ -9,6 +9,7 @@ mod bridge;
 mod egress;
 mod ingress;
 mod l3;
+mod lookup;
 mod s00_parse;
 mod s01_port;
 mod s03_anti_spoof;
@@ -28,16 +29,17 @@ mod s14_commit;
 mod s16_send;
 
 use crate::frame::{Ip, View};
-use crate::world::World;
+use crate::world::IcmpTokens;
 use ingress::Packet;
+use loxi_core::dataplane::StateStore;
 use loxi_core::ir::{EntityKey, Origin, Pipeline};
 use loxi_core::net::PortName;
 use loxi_core::packet::{
-    Choice, ChoicePoint, ChoiceSource, Fate, Output, Stage, Timestamp, Trace, TraceEntry, TraceStep, Unsent,
-    Verdict,
+    Choice, ChoicePoint, ChoiceSource, Fate, Output, PortCounters, Stage, Timestamp, Trace, TraceEntry,
+    TraceStep, Unsent, Verdict,
 };
 use loxi_core::reason::DropReason;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a stage returns.
 type Step<T = ()> = Result<T, Fate>;
@@ -47,10 +49,23 @@ fn drop<T>(reason: DropReason) -> Step<T> {
     Err(Fate::Dropped(reason))
 }
 
+/// What a packet meets besides its own bytes. Whose it is makes no difference.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) config: &'a Pipeline,
+    pub(crate) attached: &'a BTreeSet<PortName>,
+    pub(crate) state: &'a mut dyn StateStore,
+    pub(crate) counters: &'a mut BTreeMap<PortName, PortCounters>,
+    pub(crate) tokens: &'a mut IcmpTokens,
+    pub(crate) now: Timestamp,
+}
+
 /// One packet on its way.
 pub(crate) struct Run<'a> {
-    world: &'a mut World,
-    config: Arc<Pipeline>,
+    config: &'a Pipeline,
+    attached: &'a BTreeSet<PortName>,
+    state: &'a mut dyn StateStore,
+    counters: &'a mut BTreeMap<PortName, PortCounters>,
+    tokens: &'a mut IcmpTokens,
     now: Timestamp,
     choices: &'a mut dyn ChoiceSource,
     made: Vec<Choice>,
@@ -90,16 +105,14 @@ fn learned(text: impl Into<String>) -> Option<TraceEntry> {
 }
 
 impl<'a> Run<'a> {
-    pub(crate) fn new(
-        world: &'a mut World,
-        now: Timestamp,
-        choices: &'a mut dyn ChoiceSource,
-        with_trace: bool,
-    ) -> Self {
+    pub(crate) fn new(around: Surroundings<'a>, choices: &'a mut dyn ChoiceSource, with_trace: bool) -> Self {
         Self {
-            config: Arc::clone(&world.config),
-            world,
-            now,
+            config: around.config,
+            attached: around.attached,
+            state: around.state,
+            counters: around.counters,
+            tokens: around.tokens,
+            now: around.now,
             choices,
             made: Vec::new(),
             trace: with_trace.then(Trace::default),
@@ -169,12 +182,16 @@ impl<'a> Run<'a> {
         value
     }
 
+    fn counters_of(&mut self, port: &PortName) -> &mut PortCounters {
+        self.counters.entry(port.clone()).or_default()
+    }
+
     /// Counts the packet once by its fate, at its port and at the tunnel port of an inner packet.
     fn count(&mut self, port: &PortName, bytes: usize, fate: Fate) {
         let tunnels = std::mem::take(&mut self.tunnels);
         if self.config.get::<loxi_core::ir::Port>(port).is_some() {
             for port in std::iter::once(port).chain(&tunnels) {
-                let counters = self.world.counters_of(port);
+                let counters = self.counters_of(port);
                 counters.rx_packets += 1;
                 counters.rx_bytes += bytes as u64;
                 match fate {
@@ -186,7 +203,7 @@ impl<'a> Run<'a> {
             }
         }
         for unsent in &self.unsent {
-            let counters = self.world.counters_of(&unsent.port);
+            let counters = self.counters.entry(unsent.port.clone()).or_default();
             *counters.unsent.entry(unsent.reason).or_default() += 1;
         }
     }

@@ -81,7 +81,7 @@ impl Run<'_> {
                 if vid.is_some() {
                     return self.unclaimed(packet, DropReason::VlanFiltered);
                 }
-                let interfaces: Vec<&Interface> = self.world.interfaces_on_port(&packet.port.name).collect();
+                let interfaces: Vec<&Interface> = self.interfaces_on_port(&packet.port.name).collect();
                 packet.interface = interfaces
                     .iter()
                     .find(|interface| interface.mac == dst)
@@ -102,14 +102,11 @@ impl Run<'_> {
                     _ => return drop(DropReason::VlanFiltered),
                 };
                 packet.zone = self.config.get::<Bridge>(&bridge).and_then(|bridge| bridge.zone.clone());
-                let admitting = self
-                    .world
-                    .interfaces_on_bridge(&bridge, packet.vlan)
-                    .find(|interface| interface.mac == dst);
+                let admitting =
+                    self.interfaces_on_bridge(&bridge, packet.vlan).find(|interface| interface.mac == dst);
                 packet.to_us = admitting.is_some();
-                packet.interface = admitting
-                    .or_else(|| self.world.interfaces_on_bridge(&bridge, packet.vlan).next())
-                    .cloned();
+                packet.interface =
+                    admitting.or_else(|| self.interfaces_on_bridge(&bridge, packet.vlan).next()).cloned();
                 packet.vrf = packet.interface.as_ref().map(|interface| interface.vrf.clone());
                 packet.bridge = Some(bridge);
                 Ok(())

@@ -62,7 +62,7 @@ impl Run<'_> {
             }
         };
         combine_ecn(&mut inner, ip.tos & 3)?;
-        let back = self.world.tunnel_back(&termination.port, ip.src).map(|tunnel| tunnel.name.clone());
+        let back = self.tunnel_back(&termination.port, ip.src).map(|tunnel| tunnel.name.clone());
         step!(
             self,
             TunnelTermination,
@@ -98,9 +98,9 @@ impl Run<'_> {
             let told = if ip.is_ipv4() { word & 0xffff } else { word };
             let mtu = u16::try_from(told).unwrap_or(u16::MAX).max(least);
             let entry = PathMtuEntry { remote: tunnel.remote, mtu, expires: self.now.plus_s(PATH_MTU_S) };
-            let known = self.world.path_mtus.get(&tunnel.remote).filter(|old| old.expires > self.now);
+            let known = self.state.path_mtu(tunnel.remote).filter(|old| old.expires > self.now);
             if known.is_none_or(|old| mtu <= old.mtu) {
-                self.world.path_mtus.insert(tunnel.remote, entry);
+                self.state.put_path_mtu(entry);
             }
             Fate::Consumed(ConsumedReason::PathMtu)
         } else {

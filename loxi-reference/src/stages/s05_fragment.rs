@@ -8,7 +8,7 @@
 
 use super::ingress::{Packet, Tracking};
 use super::{Run, Step, drop, ip_of, learned, step};
-use loxi_core::packet::{Fate, FragmentEntry};
+use loxi_core::packet::{Fate, FragmentEntry, FragmentKey};
 use loxi_core::reason::DropReason;
 
 /// Fragmented packets at once (Linux bounds memory instead: 4 MiB).
@@ -26,19 +26,16 @@ impl Run<'_> {
         if ip.is_group() {
             return Ok(());
         }
-        let key = (zone, ip.src, ip.dst, fragment.id, ip.protocol.0);
+        let key = FragmentKey { zone, src: ip.src, dst: ip.dst, id: fragment.id, protocol: ip.protocol.0 };
         let text = format!("{} id {} offset {}", ip.tuple(), fragment.id, fragment.offset);
         if fragment.offset == 0 {
-            let known = self.world.fragments.contains_key(&key);
-            if !known && self.world.fragments.len() >= LIMIT {
-                self.world.expire(self.now);
-                if self.world.fragments.len() >= LIMIT {
-                    return drop(DropReason::FragmentLimit);
-                }
+            let known = self.state.fragment(&key).is_some();
+            if !known && self.state.fragments(self.now) >= LIMIT {
+                return drop(DropReason::FragmentLimit);
             }
             return Ok(());
         }
-        let Some(entry) = self.world.fragments.get(&key).cloned() else {
+        let Some(entry) = self.state.fragment(&key) else {
             step!(self, Fragment, None, ("{text}"), ("drop fragment_no_first"));
             return drop(DropReason::FragmentNoFirst);
         };
@@ -81,7 +78,6 @@ impl Run<'_> {
             first,
             expires: self.now.plus_s(TIMEOUT_S),
         };
-        let key = (zone.clone(), tuple.src, tuple.dst, fragment.id, tuple.protocol.0);
-        self.world.fragments.insert(key, entry);
+        self.state.put_fragment(entry);
     }
 }

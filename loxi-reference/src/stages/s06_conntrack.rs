@@ -10,7 +10,6 @@ use super::ingress::{Packet, Tentative, Tracking};
 use super::s06_states::{next, opening, reopens, timeout};
 use super::{Run, Step, drop, ip_of, learned, step};
 use crate::frame::{Icmp, L4};
-use loxi_core::dataplane::FlowStore;
 use loxi_core::ir::CtZone;
 use loxi_core::net::{IpProtocol, ZoneName};
 use loxi_core::packet::{Flow, FlowDirection, FlowId, FlowTuple, Translation};
@@ -45,13 +44,13 @@ impl Run<'_> {
         // A later fragment has its first one's tuple already.
         let tuple = packet.tuple.unwrap_or_else(|| ip.tuple());
         packet.tuple = Some(tuple);
-        let found = self.world.flows.lookup(&zone, &tuple, self.now);
+        let found = self.state.lookup(&zone, &tuple, self.now);
         match found {
             Some((direction, flow)) if !self.is_over(&flow, packet)? => {
                 self.established(packet, &config, flow, direction)
             }
             Some((_, flow)) => {
-                self.world.flows.remove(&flow.id);
+                self.state.remove(&flow.id);
                 self.opens(packet, &config, tuple)
             }
             None => self.opens(packet, &config, tuple),
@@ -61,7 +60,7 @@ impl Run<'_> {
     /// Whether a flow that was found is to be replaced by a new one.
     fn is_over(&self, flow: &Flow, packet: &Packet) -> Step<bool> {
         let stale = flow.id.tuple.protocol == IpProtocol::UDP
-            && flow.backend.as_ref().is_some_and(|(name, generation)| self.world.slot(name) != *generation);
+            && flow.backend.as_ref().is_some_and(|(name, generation)| self.state.slot(name) != *generation);
         Ok(stale || reopens(flow.state, &ip_of(&packet.view)?.l4))
     }
 
@@ -105,7 +104,7 @@ impl Run<'_> {
         let state = next(flow.state, direction, &ip.l4, flow.translation != Translation::Nat);
         let expires = self.now.plus_s(timeout(state, id.tuple.protocol, zone));
         let (index, bytes) = (usize::from(direction == FlowDirection::Reply), ip.len as u64);
-        self.world.flows.update(&id, &mut |flow| {
+        self.state.update(&id, &mut |flow| {
             flow.state = state;
             flow.expires = expires;
             flow.packets[index] += 1;
@@ -129,7 +128,7 @@ impl Run<'_> {
             Tracking::Established(id, direction) | Tracking::Related(id, direction) => (id, *direction),
             Tracking::New(_) | Tracking::Untracked => return None,
         };
-        Some((self.world.flows.get(id)?, direction))
+        Some((self.state.get(id)?, direction))
     }
 
     pub(super) fn zone_of(&self, zone: &ZoneName) -> Option<CtZone> {

@@ -9,7 +9,6 @@
 use super::ingress::{Packet, Tracking};
 use super::{Run, Step, drop, ip_of, learned, step};
 use crate::frame::{Icmp, L3, L4, embedded_tuple, rewrite_embedded};
-use loxi_core::dataplane::FlowStore;
 use loxi_core::net::ZoneName;
 use loxi_core::packet::FlowDirection;
 use loxi_core::reason::DropReason;
@@ -20,7 +19,7 @@ impl Run<'_> {
         let L4::Icmp(Icmp::Error { at, .. }) = ip.l4 else { return Ok(()) };
         let quoted = embedded_tuple(&packet.frame, at, ip.is_ipv4());
         let found = quoted.and_then(|(tuple, l4_at)| {
-            let (direction, flow) = self.world.flows.lookup(zone, &tuple.reversed(), self.now)?;
+            let (direction, flow) = self.state.lookup(zone, &tuple.reversed(), self.now)?;
             Some((tuple, l4_at, direction, flow))
         });
         let Some((tuple, l4_at, direction, flow)) = found else {

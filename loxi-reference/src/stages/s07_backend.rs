@@ -7,7 +7,6 @@
 
 use super::Run;
 use loxi_core::algo::{MaglevTable, address_hash, flow_hash};
-use loxi_core::dataplane::FlowStore;
 use loxi_core::ir::{BackendState, LbAlgorithm, LbBackend, LbService, Locality, MaglevSize, TrafficPolicy};
 use loxi_core::packet::{ChoicePoint, FlowTuple};
 use loxi_core::reason::DropReason;
@@ -78,9 +77,9 @@ impl Run<'_> {
         eligible: &[LbBackend],
     ) -> Option<LbBackend> {
         service.affinity?;
-        let entry = self.world.affinity.get(&(service.key(), tuple.src)).filter(|e| e.expires > self.now)?;
+        let entry = self.state.affinity(&service.key(), tuple.src).filter(|e| e.expires > self.now)?;
         let (name, generation) = &entry.backend;
-        if self.world.slot(name) != *generation {
+        if self.state.slot(name) != *generation {
             return None;
         }
         eligible.iter().find(|backend| backend.name == *name).cloned()
@@ -96,9 +95,7 @@ impl Run<'_> {
     /// Whose turn it is: every endpoint as often in a round as its weight says.
     fn turn(&mut self, service: &LbService, eligible: &[LbBackend]) -> usize {
         let total: u64 = eligible.iter().map(|backend| u64::from(backend.weight)).sum();
-        let position = self.world.round_robin.entry(service.key()).or_default();
-        let mut left = *position % total.max(1);
-        *position = position.wrapping_add(1);
+        let mut left = self.state.turn(&service.key()) % total.max(1);
         for (index, backend) in eligible.iter().enumerate() {
             if left < u64::from(backend.weight) {
                 return index;
@@ -110,7 +107,7 @@ impl Run<'_> {
 
     /// The endpoint with the fewest flows per weight; of equals the first by name.
     fn least_connections(&self, eligible: &[LbBackend]) -> usize {
-        let flows = |backend: &LbBackend| self.world.flows.of_backend(&backend.name, self.now);
+        let flows = |backend: &LbBackend| self.state.of_backend(&backend.name, self.now);
         let loads: Vec<(u64, u64)> = eligible.iter().map(|b| (flows(b), u64::from(b.weight))).collect();
         // a / b < c / d without division.
         let less = |a: (u64, u64), b: (u64, u64)| a.0 * b.1 < b.0 * a.1;

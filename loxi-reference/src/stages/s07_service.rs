@@ -63,7 +63,7 @@ impl Run<'_> {
         };
         let vrf = packet.vrf.as_ref()?;
         // `any` sorts below the others.
-        self.world.services_of(vrf, tuple.dst).filter(claims).max_by_key(|service| service.scope).cloned()
+        self.services_of(vrf, tuple.dst).filter(claims).max_by_key(|service| service.scope).cloned()
     }
 
     fn serve(&mut self, packet: &mut Packet, service: &LbService, tuple: &FlowTuple) -> Step {
@@ -105,7 +105,7 @@ impl Run<'_> {
     }
 
     fn use_backend(&mut self, packet: &mut Packet, service: &LbService, backend: &LbBackend) -> Step {
-        let generation = self.world.slot(&backend.name);
+        let generation = self.state.slot(&backend.name);
         let Some(tentative) = packet.tentative() else { return Ok(()) };
         tentative.service = Some(service.key());
         tentative.backend = Some((backend.name.clone(), generation));

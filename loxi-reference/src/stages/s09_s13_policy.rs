@@ -9,7 +9,6 @@
 use super::egress::Way;
 use super::ingress::{Packet, Tracking};
 use super::{Run, Step, drop, entity};
-use loxi_core::dataplane::FlowStore;
 use loxi_core::ir::{
     AddrSet, EntityKey, PolicyAction, PolicyDirection, PolicyPeer, PolicyPorts, PolicyRule, PolicyTier, Port,
     PortKind, PortSet, Vrf,
@@ -67,29 +66,29 @@ impl Run<'_> {
 
     /// The generations under which a flow between two ports is admitted now.
     pub(super) fn stamp(&self, source: &PortName, destination: Option<&PortName>) -> PolicyStamp {
-        let stamp = |port: &PortName| (port.clone(), self.world.policy_generation(port));
+        let stamp = |port: &PortName| (port.clone(), self.state.policy_generation(port));
         PolicyStamp { source: Some(stamp(source)), destination: destination.map(stamp) }
     }
 
     /// Looks at the policies of a flow again if its generations are stale; a denial ends it.
     pub(super) fn revalidate(&mut self, flow: &Flow) -> Step {
         let stale = |stamp: &Option<(PortName, u64)>| {
-            stamp.as_ref().is_some_and(|(port, at)| self.world.policy_generation(port) != *at)
+            stamp.as_ref().is_some_and(|(port, at)| self.state.policy_generation(port) != *at)
         };
         if !stale(&flow.policy.source) && !stale(&flow.policy.destination) {
             return Ok(());
         }
         let result = self.policies_of(flow);
         if result.is_err() {
-            self.world.flows.remove(&flow.id);
+            self.state.remove(&flow.id);
             return drop(DropReason::PolicyRevoked);
         }
         let renew = |stamp: &Option<(PortName, u64)>| {
-            stamp.as_ref().map(|(port, _)| (port.clone(), self.world.policy_generation(port)))
+            stamp.as_ref().map(|(port, _)| (port.clone(), self.state.policy_generation(port)))
         };
         let policy =
             PolicyStamp { source: renew(&flow.policy.source), destination: renew(&flow.policy.destination) };
-        self.world.flows.update(&flow.id, &mut |flow| flow.policy = policy.clone());
+        self.state.update(&flow.id, &mut |flow| flow.policy = policy.clone());
         Ok(())
     }
 

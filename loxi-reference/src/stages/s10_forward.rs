@@ -76,7 +76,7 @@ impl Run<'_> {
     /// Packets for an address of our own.
     fn s10_local(&mut self, packet: &Packet, vrf: &VrfName) -> Step {
         let ip = ip_of(&packet.view)?;
-        let Some(interface) = self.world.interface_with(vrf, ip.dst).cloned() else { return Ok(()) };
+        let Some(interface) = self.interface_with(vrf, ip.dst).cloned() else { return Ok(()) };
         let key = EntityKey::Interface(interface.name.clone());
         step!(
             self,
@@ -138,7 +138,7 @@ impl Run<'_> {
                 .interfaces()
                 .find(|i| matches!(&i.on, loxi_core::ir::InterfaceOn::Bridge { bridge, .. } if *bridge == member.bridge))
                 .cloned(),
-            None => self.world.interfaces_on_port(&port.name).next().cloned(),
+            None => self.interfaces_on_port(&port.name).next().cloned(),
         }
     }
 
@@ -168,7 +168,7 @@ impl Run<'_> {
         let Some(src) = src else { return drop(DropReason::Unsupported) };
         let underlay = self.underlay(vrf, src, target)?;
         let header = if target.is_ipv4() { 20 } else { 40 };
-        let mtu = self.world.outer_mtu(target, underlay.mtu, self.now).saturating_sub(header);
+        let mtu = self.outer_mtu(target, underlay.mtu).saturating_sub(header);
         // Routed: the TTL goes down once; the inner packet has no link layer to be rewritten.
         let macs = Some(underlay.macs);
         Ok(Some(Way { out: WayOut::Ipip { src, dst: target, underlay }, macs, mtu, interface: None }))

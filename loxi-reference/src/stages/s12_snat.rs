@@ -11,7 +11,6 @@ use super::ingress::{Packet, Tentative};
 use super::s08_dnat::matches;
 use super::{Run, Step, drop, entity, learned, step};
 use loxi_core::algo::address_hash;
-use loxi_core::dataplane::FlowStore;
 use loxi_core::ir::{EntityKey, Interface, NatAction, NatRule, Vrf};
 use loxi_core::net::{IpProtocol, L4Ports, VrfName, ZoneName};
 use loxi_core::packet::{ChoicePoint, FlowTuple, TraceEntry};
@@ -149,7 +148,7 @@ impl Run<'_> {
         let free = |run: &Self, tuple: FlowTuple| {
             // Only a flow that talks to itself may have one tuple twice.
             let reply = tuple.reversed();
-            run.world.flows.lookup(zone, &reply, run.now).is_none() && (reply != own || own == own.reversed())
+            run.state.lookup(zone, &reply, run.now).is_none() && (reply != own || own == own.reversed())
         };
         if free(self, wanted) {
             return Ok(wanted);

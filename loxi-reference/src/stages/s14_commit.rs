@@ -8,7 +8,7 @@ use super::egress::Way;
 use super::ingress::{Packet, Tracking};
 use super::s06_states::{opening, timeout};
 use super::{Run, Step, drop, ip_of, step};
-use loxi_core::dataplane::{FlowInsertError, FlowStore};
+use loxi_core::dataplane::FlowInsertError;
 use loxi_core::ir::CtZone;
 use loxi_core::packet::{AffinityEntry, Flow, FlowId, FlowIngress, FlowState, Translation};
 use loxi_core::reason::DropReason;
@@ -56,9 +56,9 @@ impl Run<'_> {
                 backend: backend.clone(),
                 expires: self.now.plus_s(timeout),
             };
-            self.world.affinity.insert((service.clone(), client), entry);
+            self.state.put_affinity(entry);
         }
-        match self.world.flows.insert(flow, self.now) {
+        match self.state.insert(flow, self.now) {
             Ok(()) => Ok(()),
             Err(FlowInsertError::Full) => drop(DropReason::CtFull),
             Err(_) => drop(DropReason::PortsExhausted),
@@ -67,14 +67,14 @@ impl Run<'_> {
 
     fn limits(&mut self, zone: &CtZone, state: FlowState, source: std::net::IpAddr) -> Step {
         let exceeded = |run: &Self| {
-            let totals = run.world.flows.totals(zone);
+            let totals = run.state.totals(zone);
             let half_open = zone.max_half_open.filter(|_| state.is_half_open());
             if totals.flows >= totals.capacity {
                 Some(DropReason::CtFull)
             } else if half_open.is_some_and(|limit| totals.half_open >= u64::from(limit)) {
                 Some(DropReason::CtHalfOpenLimit)
             } else {
-                let of_source = run.world.flows.of_source(&zone.name, source);
+                let of_source = run.state.of_source(&zone.name, source);
                 zone.max_per_source
                     .is_some_and(|limit| of_source >= u64::from(limit))
                     .then_some(DropReason::CtSourceLimit)
@@ -83,7 +83,7 @@ impl Run<'_> {
         if exceeded(self).is_none() {
             return Ok(());
         }
-        self.world.flows.expire(self.now);
+        self.state.expire(self.now);
         match exceeded(self) {
             Some(reason) => {
                 step!(self, Commit, None, ("zone {} source {source}", zone.name), ("drop {reason}"));

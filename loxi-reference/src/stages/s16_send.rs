@@ -6,10 +6,10 @@
 
 use super::egress::{CopyTo, Macs, Underlay, Way, WayOut};
 use super::ingress::Packet;
+use super::lookup::carries;
 use super::s11_ttl_mtu::Pieces;
 use super::{Run, Step, drop};
 use crate::frame::{ETH, ethertype, finish, fragment_ipv4, pseudo, put16, sum};
-use crate::world::carries;
 use loxi_core::algo::flow_hash;
 use loxi_core::ir::{OuterDf, OuterDscp, OuterTtl, Port, PortKind, Tunnel, TunnelKind, UdpChecksum};
 use loxi_core::net::{IpProtocol, PortName, VlanId};
@@ -83,7 +83,7 @@ impl Run<'_> {
     }
 
     fn check_open(&self, port: &PortName) -> Step {
-        if self.world.is_open(port) { Ok(()) } else { drop(DropReason::EgressDown) }
+        if self.is_open(port) { Ok(()) } else { drop(DropReason::EgressDown) }
     }
 
     /// The VLAN in which a packet leaves by a port: its bridge's, or that of the interface by which it is routed.
@@ -199,7 +199,7 @@ impl Run<'_> {
             dont_fragment,
         };
         let out = self.encapsulate(&outer, &payload, underlay.macs);
-        let counters = self.world.counters_of(&tunnel.port);
+        let counters = self.counters_of(&tunnel.port);
         counters.tx_packets += 1;
         counters.tx_bytes += frame.len() as u64;
         self.send_frame(&underlay.port, &out, None, 0);
@@ -260,7 +260,7 @@ impl Run<'_> {
 
     /// Puts a frame out, tagged as the port has the VLAN.
     pub(super) fn send_frame(&mut self, port: &PortName, frame: &[u8], vlan: Option<VlanId>, priority: u8) {
-        if !self.world.is_open(port) {
+        if !self.is_open(port) {
             self.unsent.push(Unsent { port: port.clone(), reason: DropReason::EgressDown });
             return;
         }
@@ -280,7 +280,7 @@ impl Run<'_> {
                 tagged
             }
         };
-        let counters = self.world.counters_of(port);
+        let counters = self.counters_of(port);
         counters.tx_packets += 1;
         counters.tx_bytes += bytes.len() as u64;
         self.outputs.push(Output { port: port.clone(), bytes });

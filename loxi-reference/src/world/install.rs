@@ -26,7 +26,7 @@ impl World {
         let undo = Install {
             config: Arc::clone(&self.config),
             state: touches_state.then(|| Box::new(self.clone())),
-            policy_generations: self.policy_generations.clone(),
+            policy_generations: self.state.policy_generations.clone(),
         };
         for (step, changed) in (0..).zip(&change.entities) {
             if fail_at == Some(step) {
@@ -49,7 +49,7 @@ impl World {
             Some(state) => *self = *state,
             None => {
                 self.config = undo.config;
-                self.policy_generations = undo.policy_generations;
+                self.state.policy_generations = undo.policy_generations;
             }
         }
     }
@@ -67,19 +67,21 @@ impl World {
         match (&changed.key, &changed.old, &changed.new) {
             (EntityKey::Port(port), Some(_), None) => self.forget_port(port),
             (EntityKey::Zone(zone), Some(_), None) => {
-                self.flows.remove_zone(zone);
-                self.fragments.retain(|key, _| key.0 != *zone);
+                self.state.flows.remove_zone(zone);
+                self.state.fragments.retain(|key, _| key.zone != *zone);
             }
-            (EntityKey::Bridge(bridge), Some(_), None) => self.fdb.retain(|key, _| key.bridge != *bridge),
+            (EntityKey::Bridge(bridge), Some(_), None) => {
+                self.state.fdb.retain(|key, _| key.bridge != *bridge)
+            }
             (EntityKey::Interface(name), Some(_), None) => {
-                self.neighbors.retain(|key, _| key.interface != *name)
+                self.state.neighbors.retain(|key, _| key.interface != *name)
             }
             (EntityKey::Service(key), Some(_), None) => {
-                self.affinity.retain(|(service, _), _| service != key);
-                self.round_robin.remove(key);
+                self.state.affinity.retain(|(service, _), _| service != key);
+                self.state.round_robin.remove(key);
             }
             (EntityKey::Backend(name), _, _) if new_slot(changed) => {
-                *self.slots.entry(name.clone()).or_default() += 1;
+                *self.state.slots.entry(name.clone()).or_default() += 1;
             }
             _ => {}
         }
@@ -88,11 +90,11 @@ impl World {
     /// A removed port takes everything with it that was learned about it.
     fn forget_port(&mut self, port: &PortName) {
         self.attached.remove(port);
-        self.flows.remove_port(port);
-        self.fdb.retain(|_, entry| entry.port != *port);
+        self.state.flows.remove_port(port);
+        self.state.fdb.retain(|_, entry| entry.port != *port);
         self.ports.remove(port);
-        self.buckets.remove(port);
-        self.policy_generations.remove(port);
+        self.tokens.keep(|other| other != port);
+        self.state.policy_generations.remove(port);
     }
 
     /// A new generation for every port whose policies may have changed.
@@ -106,7 +108,7 @@ impl World {
             }
         }
         for port in ports {
-            *self.policy_generations.entry(port).or_default() += 1;
+            *self.state.policy_generations.entry(port).or_default() += 1;
         }
     }
 }

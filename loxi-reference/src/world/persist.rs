@@ -3,25 +3,26 @@
 use super::World;
 use loxi_core::dataplane::{DataplaneError, FlowStore};
 use loxi_core::ir::{Bridge, CtZone, Interface, LbService, Port};
+use loxi_core::net::BackendName;
 use loxi_core::packet::{SlotEntry, State, Timestamp};
 
 impl World {
     pub(crate) fn export(&self) -> State {
-        let fragments = self.fragments.values().cloned().collect();
+        let state = &self.state;
+        let slot = |(backend, generation): (&BackendName, &u64)| SlotEntry {
+            backend: backend.clone(),
+            generation: *generation,
+        };
         State {
-            flows: self.flows.iter().cloned().collect(),
-            fdb: self.fdb.values().cloned().collect(),
-            neighbors: self.neighbors.values().cloned().collect(),
-            affinity: self.affinity.values().cloned().collect(),
-            path_mtus: self.path_mtus.values().cloned().collect(),
-            fragments,
-            slots: self
-                .slots
-                .iter()
-                .map(|(backend, generation)| SlotEntry { backend: backend.clone(), generation: *generation })
-                .collect(),
-            round_robin: self.round_robin.iter().map(|(key, at)| (key.clone(), *at)).collect(),
-            policy_generations: self
+            flows: state.flows.iter().cloned().collect(),
+            fdb: state.fdb.values().cloned().collect(),
+            neighbors: state.neighbors.values().cloned().collect(),
+            affinity: state.affinity.values().cloned().collect(),
+            path_mtus: state.path_mtus.values().cloned().collect(),
+            fragments: state.fragments.values().cloned().collect(),
+            slots: state.slots.iter().map(slot).collect(),
+            round_robin: state.round_robin.iter().map(|(key, at)| (key.clone(), *at)).collect(),
+            policy_generations: state
                 .policy_generations
                 .iter()
                 .map(|(port, at)| (port.clone(), *at))
@@ -32,7 +33,7 @@ impl World {
     /// Takes over what another instance learned, in place of what was learned
     /// here. What refers to entities that aren't configured is left out.
     pub(crate) fn import(&mut self, state: State, now: Timestamp) -> Result<(), DataplaneError> {
-        let mut next = self.clone();
+        let mut next = self.state.clone();
         next.flows = super::FlowTable::default();
         for flow in state.flows {
             let known =
@@ -57,9 +58,7 @@ impl World {
         let known = entries.filter(|entry| self.get::<LbService>(&entry.service).is_some());
         next.affinity = known.map(|entry| ((entry.service.clone(), entry.client), entry)).collect();
         next.path_mtus = state.path_mtus.into_iter().map(|entry| (entry.remote, entry)).collect();
-        let entries = state.fragments.into_iter();
-        let key = |e: &loxi_core::packet::FragmentEntry| (e.zone.clone(), e.src, e.dst, e.id, e.protocol);
-        next.fragments = entries.map(|entry| (key(&entry), entry)).collect();
+        next.fragments = state.fragments.into_iter().map(|entry| (entry.key(), entry)).collect();
         // Generations only grow, so that a flow of a past slot can't match a present one.
         for slot in state.slots {
             let generation = next.slots.entry(slot.backend).or_default();
@@ -70,7 +69,7 @@ impl World {
             let generation = next.policy_generations.entry(port).or_default();
             *generation = (*generation).max(at);
         }
-        *self = next;
+        self.state = next;
         Ok(())
     }
 }

@@ -1,24 +1,25 @@
 //! Questions to the configuration and to what was learned. Linear scans
 //! wherever they are the plainest statement of the rule.
 
-use super::World;
+use super::Run;
 use loxi_core::ir::{
-    Fdb, FdbKey, FdbTarget, Interface, InterfaceOn, Neighbor, NeighborKey, Port, Route, Tunnel, VlanMode,
+    Admin, Fdb, FdbKey, FdbTarget, Interface, InterfaceOn, LbService, Neighbor, NeighborKey, Port, PortKind,
+    Route, Tunnel, VlanMode,
 };
 use loxi_core::net::{BridgeName, MacAddr, PortName, TunnelName, VlanId, VrfName};
-use loxi_core::packet::{NeighborState, Timestamp};
+use loxi_core::packet::NeighborState;
 use std::net::IpAddr;
 
 /// Where the FDB says a station is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Station {
-    pub(crate) port: PortName,
-    pub(crate) tunnel: Option<TunnelName>,
-    pub(crate) fixed: bool,
+pub(super) struct Station {
+    pub(super) port: PortName,
+    pub(super) tunnel: Option<TunnelName>,
+    pub(super) fixed: bool,
 }
 
 /// Whether a port carries a VLAN, and if so whether tagged.
-pub(crate) fn carries(mode: &VlanMode, vlan: VlanId) -> Option<bool> {
+pub(super) fn carries(mode: &VlanMode, vlan: VlanId) -> Option<bool> {
     match mode {
         VlanMode::Access(own) => (*own == vlan).then_some(false),
         VlanMode::Trunk { native: Some(native), .. } if *native == vlan => Some(false),
@@ -26,9 +27,9 @@ pub(crate) fn carries(mode: &VlanMode, vlan: VlanId) -> Option<bool> {
     }
 }
 
-impl World {
+impl<'a> Run<'a> {
     /// The longest prefix that covers `dst`.
-    pub(crate) fn route(&self, vrf: &VrfName, dst: IpAddr) -> Option<&Route> {
+    pub(super) fn longest_route(&self, vrf: &VrfName, dst: IpAddr) -> Option<&'a Route> {
         self.config
             .routes()
             .filter(|route| route.vrf == *vrf && route.prefix.contains(dst))
@@ -36,15 +37,15 @@ impl World {
     }
 
     /// The interface of a VRF that has this address.
-    pub(crate) fn interface_with(&self, vrf: &VrfName, address: IpAddr) -> Option<&Interface> {
+    pub(super) fn interface_with(&self, vrf: &VrfName, address: IpAddr) -> Option<&'a Interface> {
         self.config
             .interfaces()
             .find(|interface| interface.vrf == *vrf && interface.addresses.contains(&address))
     }
 
-    pub(crate) fn interfaces_on_bridge<'a>(
-        &'a self,
-        bridge: &'a BridgeName,
+    pub(super) fn interfaces_on_bridge(
+        &self,
+        bridge: &BridgeName,
         vlan: VlanId,
     ) -> impl Iterator<Item = &'a Interface> {
         self.config.interfaces().filter(move |interface| {
@@ -52,36 +53,33 @@ impl World {
         })
     }
 
-    pub(crate) fn interfaces_on_port<'a>(
-        &'a self,
-        port: &'a PortName,
-    ) -> impl Iterator<Item = &'a Interface> {
+    pub(super) fn interfaces_on_port(&self, port: &PortName) -> impl Iterator<Item = &'a Interface> {
         self.config
             .interfaces()
             .filter(move |interface| matches!(&interface.on, InterfaceOn::Port(on) if on == port))
     }
 
-    pub(crate) fn station(&self, key: &FdbKey, now: Timestamp) -> Option<Station> {
-        if let Some(entry) = self.get::<Fdb>(key) {
+    pub(super) fn station(&self, key: &FdbKey) -> Option<Station> {
+        if let Some(entry) = self.config.get::<Fdb>(key) {
             return match &entry.target {
                 FdbTarget::Port(port) => Some(Station { port: port.clone(), tunnel: None, fixed: true }),
                 FdbTarget::Tunnel(name) => {
-                    let port = self.get::<Tunnel>(name)?.port.clone();
+                    let port = self.config.get::<Tunnel>(name)?.port.clone();
                     Some(Station { port, tunnel: Some(name.clone()), fixed: true })
                 }
             };
         }
-        let entry = self.fdb.get(key).filter(|entry| entry.expires > now)?;
-        Some(Station { port: entry.port.clone(), tunnel: entry.tunnel.clone(), fixed: false })
+        let entry = self.state.station(key).filter(|entry| entry.expires > self.now)?;
+        Some(Station { port: entry.port, tunnel: entry.tunnel, fixed: false })
     }
 
     /// The MAC of a neighbour: configured, else learned.
-    pub(crate) fn neighbor_mac(&self, key: &NeighborKey, now: Timestamp) -> Option<MacAddr> {
-        if let Some(neighbor) = self.get::<Neighbor>(key) {
+    pub(super) fn neighbor_mac(&self, key: &NeighborKey) -> Option<MacAddr> {
+        if let Some(neighbor) = self.config.get::<Neighbor>(key) {
             return Some(neighbor.mac);
         }
-        match self.neighbors.get(key) {
-            Some(entry) if entry.expires > now => match entry.state {
+        match self.state.neighbor(key) {
+            Some(entry) if entry.expires > self.now => match entry.state {
                 NeighborState::Reachable(mac) => Some(mac),
                 NeighborState::Incomplete => None,
             },
@@ -90,11 +88,7 @@ impl World {
     }
 
     /// Members of a VLAN of a bridge, in name order.
-    pub(crate) fn members<'a>(
-        &'a self,
-        bridge: &'a BridgeName,
-        vlan: VlanId,
-    ) -> impl Iterator<Item = &'a Port> {
+    pub(super) fn members(&self, bridge: &BridgeName, vlan: VlanId) -> impl Iterator<Item = &'a Port> {
         self.config.ports().filter(move |port| {
             port.bridge()
                 .is_some_and(|member| member.bridge == *bridge && carries(&member.vlan, vlan).is_some())
@@ -102,15 +96,28 @@ impl World {
     }
 
     /// The tunnel that leads back to an outer source by the same tunnel port.
-    pub(crate) fn tunnel_back(&self, port: &PortName, remote: IpAddr) -> Option<&Tunnel> {
+    pub(super) fn tunnel_back(&self, port: &PortName, remote: IpAddr) -> Option<&'a Tunnel> {
         self.config.tunnels().find(|tunnel| tunnel.port == *port && tunnel.remote == remote)
     }
 
     /// Largest outer packet towards a remote: the link's, or a lower path MTU.
-    pub(crate) fn outer_mtu(&self, remote: IpAddr, link: u16, now: Timestamp) -> u16 {
-        match self.path_mtus.get(&remote) {
-            Some(entry) if entry.expires > now => entry.mtu.min(link),
+    pub(super) fn outer_mtu(&self, remote: IpAddr, link: u16) -> u16 {
+        match self.state.path_mtu(remote) {
+            Some(entry) if entry.expires > self.now => entry.mtu.min(link),
             _ => link,
         }
+    }
+
+    /// Services of an address and protocol, whatever their ports and scope.
+    pub(super) fn services_of(&self, vrf: &VrfName, vip: IpAddr) -> impl Iterator<Item = &'a LbService> {
+        self.config.services().filter(move |service| service.vip == vip && service.vrf == *vrf)
+    }
+
+    /// Whether packets can leave by a port: it exists, is up and attached.
+    pub(super) fn is_open(&self, port: &PortName) -> bool {
+        self.config.get::<Port>(port).is_some_and(|config| {
+            // A tunnel port has no device behind it that could be attached or not.
+            config.admin == Admin::Up && (config.kind == PortKind::Tunnel || self.attached.contains(port))
+        })
     }
 }

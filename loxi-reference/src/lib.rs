@@ -4,7 +4,9 @@
 
 mod backend;
 mod frame;
+mod slow_path;
 mod stages;
 mod world;
 
 pub use backend::{PortIo, Reference, ReferencePlan, UndoInstall};
+pub use slow_path::ReferencePath;

@@ -1,8 +1,9 @@
 //! The reference as a backend.
 
+use crate::frame::{Checksums, View};
 use crate::stages::{Run, Surroundings};
 use crate::world::{Install, World};
-use loxi_core::capability::Capabilities;
+use loxi_core::capability::{Capabilities, Feature};
 use loxi_core::change::Change;
 use loxi_core::dataplane::{
     Backend, CompileError, DataplaneError, Event, EventKind, FlowPage, FlowQuery, FlowStore, InjectRequest,
@@ -14,7 +15,7 @@ use loxi_core::packet::{
     ChoiceSource, Counters, Fate, FirstChoice, State, Timestamp, Trace, Unsent, Verdict,
 };
 use loxi_core::reason::DropReason;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Entities of one kind at most. The reference has no tables of fixed size;
 /// the limit keeps a mistake from eating the machine.
@@ -48,16 +49,23 @@ pub struct ReferencePlan {
     pub pipeline: Pipeline,
 }
 
+/// What is the same for every packet.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
+    passes_nothing: bool,
+    verify_l4: bool,
+}
+
 /// The reference interpreter.
 pub struct Reference {
     world: World,
     io: Option<Box<dyn PortIo>>,
-    passes_nothing: bool,
+    rules: Rules,
     fail_at: Option<u64>,
     events: VecDeque<Event>,
     /// When a drop of this port and reason was last told.
     told: BTreeMap<(PortName, DropReason), Timestamp>,
-    zone_warned: std::collections::BTreeSet<loxi_core::net::ZoneName>,
+    zone_warned: BTreeSet<loxi_core::net::ZoneName>,
     expired: Timestamp,
 }
 
@@ -74,11 +82,11 @@ impl Reference {
         Self {
             world: World::default(),
             io: None,
-            passes_nothing: false,
+            rules: Rules { passes_nothing: false, verify_l4: true },
             fail_at: None,
             events: VecDeque::new(),
             told: BTreeMap::new(),
-            zone_warned: std::collections::BTreeSet::new(),
+            zone_warned: BTreeSet::new(),
             expired: Timestamp(0),
         }
     }
@@ -93,7 +101,16 @@ impl Reference {
     /// (`unsupported`). A test that passes on it proves nothing.
     #[must_use]
     pub fn passing_nothing(self) -> Self {
-        Self { passes_nothing: true, ..self }
+        Self { rules: Rules { passes_nothing: true, ..self.rules }, ..self }
+    }
+
+    /// A reference that does no more than a backend of these capabilities where that changes what
+    /// becomes of packets: without [`Feature::VerifyL4Checksum`] transport checksums are not
+    /// verified. A packet that came with a wrong one then leaves with one that is wrong by as much.
+    #[must_use]
+    pub fn assuming(self, capabilities: &Capabilities) -> Self {
+        let verify_l4 = capabilities.features.contains(&Feature::VerifyL4Checksum);
+        Self { rules: Rules { verify_l4, ..self.rules }, ..self }
     }
 
     /// Makes the given step of every installation fail, so that undoing can be tested.
@@ -109,7 +126,7 @@ impl Reference {
         now: Timestamp,
         choices: &mut dyn ChoiceSource,
     ) -> Verdict {
-        let mut injected = run(&mut self.world, self.passes_nothing, port, frame, now, choices, false);
+        let mut injected = run(&mut self.world, self.rules, port, frame, now, choices, false);
         self.send(&mut injected.verdict);
         self.tell_drop(port, frame, now, injected.verdict.fate);
         injected.verdict
@@ -153,7 +170,7 @@ impl Reference {
             return;
         }
         self.told.insert(key, now);
-        let kind = EventKind::Dropped { port: port.clone(), reason, packet: summary(frame) };
+        let kind = EventKind::Dropped { port: port.clone(), reason, packet: summary(frame, self.rules) };
         self.push(now, kind);
     }
 
@@ -177,8 +194,9 @@ impl Reference {
 }
 
 /// A frame in words.
-fn summary(frame: &[u8]) -> String {
-    match crate::frame::View::parse(frame, &std::collections::BTreeSet::new()) {
+fn summary(frame: &[u8], rules: Rules) -> String {
+    let checksums = Checksums { verify: rules.verify_l4, zero_udp: BTreeSet::new() };
+    match View::parse(frame, &checksums) {
         Ok(view) => match view.ip() {
             Some(ip) => ip.tuple().to_string(),
             None => format!("{} -> {}", view.src, view.dst),
@@ -189,14 +207,14 @@ fn summary(frame: &[u8]) -> String {
 
 fn run(
     world: &mut World,
-    passes_nothing: bool,
+    rules: Rules,
     port: &PortName,
     frame: &[u8],
     now: Timestamp,
     choices: &mut dyn ChoiceSource,
     with_trace: bool,
 ) -> Injected {
-    if passes_nothing {
+    if rules.passes_nothing {
         let verdict = Verdict::dropped(DropReason::Unsupported);
         return Injected { verdict, choices: Vec::new(), trace: Trace::default(), punt: None };
     }
@@ -207,6 +225,7 @@ fn run(
         counters: &mut world.ports,
         tokens: &mut world.tokens,
         now,
+        verify_l4: rules.verify_l4,
     };
     let ran = Run::new(around, choices, with_trace).run(port, frame);
     Injected { verdict: ran.verdict, choices: ran.choices, trace: ran.trace, punt: None }
@@ -218,7 +237,11 @@ impl Backend for Reference {
     type Undo = UndoInstall;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::full("reference", LIMIT)
+        let mut capabilities = Capabilities::full("reference", LIMIT);
+        if !self.rules.verify_l4 {
+            capabilities.features.remove(&Feature::VerifyL4Checksum);
+        }
+        capabilities
     }
 
     fn compile(pipeline: &Pipeline, capabilities: &Capabilities) -> Result<ReferencePlan, CompileError> {
@@ -341,7 +364,7 @@ impl Backend for Reference {
         self.known(&packet.port)?;
         let mut world = self.world.clone();
         let now = packet.at.unwrap_or(now);
-        Ok(run(&mut world, self.passes_nothing, &packet.port, &packet.bytes, now, choices, true))
+        Ok(run(&mut world, self.rules, &packet.port, &packet.bytes, now, choices, true))
     }
 
     fn inject(&mut self, request: &InjectRequest, now: Timestamp) -> Result<Vec<Injected>, DataplaneError> {
@@ -354,8 +377,7 @@ impl Backend for Reference {
         for packet in &request.packets {
             let now = packet.at.unwrap_or(now);
             let world = copy.as_mut().unwrap_or(&mut self.world);
-            let mut injected =
-                run(world, self.passes_nothing, &packet.port, &packet.bytes, now, &mut *choices, true);
+            let mut injected = run(world, self.rules, &packet.port, &packet.bytes, now, &mut *choices, true);
             if request.commit {
                 self.send(&mut injected.verdict);
                 self.tell_drop(&packet.port, &packet.bytes, now, injected.verdict.fate);

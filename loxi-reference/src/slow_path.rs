@@ -6,22 +6,37 @@
 
 use crate::stages::{Run, Surroundings};
 use crate::world::IcmpTokens;
+use loxi_core::capability::{Capabilities, Feature};
 use loxi_core::dataplane::{Finished, Injected, PuntedPacket, SlowPath, SlowPathView};
 use loxi_core::ir::Port;
 use loxi_core::packet::ChoiceSource;
 use std::collections::BTreeMap;
 
 /// Runs punted packets through every stage, on whatever state it is given.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ReferencePath {
     tokens: IcmpTokens,
+    verify_l4: bool,
+}
+
+impl Default for ReferencePath {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl ReferencePath {
     /// A slow path that has sent no ICMP error yet.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { tokens: IcmpTokens::default(), verify_l4: true }
+    }
+
+    /// A slow path that does no more than the backend of these capabilities, so that a packet's fate
+    /// doesn't depend on who finishes it; see [`Reference::assuming`](crate::Reference::assuming).
+    #[must_use]
+    pub fn assuming(capabilities: &Capabilities) -> Self {
+        Self { verify_l4: capabilities.features.contains(&Feature::VerifyL4Checksum), ..Self::new() }
     }
 }
 
@@ -43,6 +58,7 @@ impl SlowPath for ReferencePath {
             counters: &mut counters,
             tokens: &mut self.tokens,
             now: view.now,
+            verify_l4: self.verify_l4,
         };
         let ran = Run::new(around, choices, with_trace).run(&packet.port, &packet.bytes);
         let punt = Some(packet.reason);
@@ -97,6 +113,7 @@ mod tests {
             counters: &mut world.ports,
             tokens: &mut world.tokens,
             now,
+            verify_l4: true,
         };
         let ran = Run::new(around, &mut FirstChoice, true).run(port, bytes);
         Injected { verdict: ran.verdict, choices: ran.choices, trace: ran.trace, punt: None }

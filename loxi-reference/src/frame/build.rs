@@ -1,6 +1,6 @@
 //! The packets that a dataplane sends by itself.
 
-use super::{ETH, Ip, L4, be16, ethertype, finish, pseudo, put16, sum};
+use super::{ETH, Ip, L4, be16, carry, ethertype, finish, pseudo, put16, sum};
 use loxi_core::net::{IpProtocol, MacAddr};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -113,16 +113,24 @@ pub(crate) fn icmp_error(
     ip_frame(macs, (src, dst), protocol, TTL, TOS, &message)
 }
 
-/// The answer to an echo request, which `frame` holds whole.
+/// The answer to an echo request, which `frame` holds whole. Its checksum is as
+/// right or wrong as the request's.
 pub(crate) fn echo_reply(frame: &[u8], ip: &Ip, macs: (MacAddr, MacAddr)) -> Vec<u8> {
     let mut message = frame.get(ip.l4_at..ETH + ip.len).unwrap_or_default().to_vec();
     if message.len() < 4 {
         return Vec::new();
     }
-    message[0] = if ip.is_ipv4() { 0 } else { 129 };
-    put16(&mut message, 2, 0);
     let addrs = (ip.dst, ip.src);
-    let message = checksummed(message, 2, addrs, ip.protocol);
+    // The pseudo header's sum is the same in both directions.
+    let header = if ip.is_ipv4() { 0 } else { pseudo(addrs.0, addrs.1, ip.protocol.0, message.len()) };
+    let asked = be16(&message, 2);
+    put16(&mut message, 2, 0);
+    let old = header + sum(&message);
+    message[0] = if ip.is_ipv4() { 0 } else { 129 };
+    let new = header + sum(&message);
+    // A part of a request tells nothing about the whole.
+    let checksum = if ip.fragment.is_none() { carry(asked, old, new) } else { finish(new) };
+    put16(&mut message, 2, checksum);
     // The DSCP is the request's (RFC 1122 3.2.2.6 wants options and the like mirrored).
     ip_frame(macs, addrs, ip.protocol, TTL, ip.tos, &message)
 }

@@ -40,6 +40,17 @@ pub(crate) fn update(checksum: u16, old: &[u8], new: &[u8]) -> u16 {
     finish(u64::from(!checksum) + sum(&inverted) + padding + sum(new))
 }
 
+/// The checksum of data whose sum was `old` and is now `new`, both without the
+/// checksum itself: wrong by as much as `checksum` was, so that the receiver
+/// sees the damage that nobody looked for here.
+pub(crate) fn carry(checksum: u16, old: u64, new: u64) -> u16 {
+    // Of the two zeros a right one is that which computing gives.
+    if finish(old + u64::from(checksum)) == 0 {
+        return finish(new);
+    }
+    finish(u64::from(!checksum) + u64::from(finish(old)) + new)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +75,19 @@ mod tests {
             let old: [u8; 4] = data[4..8].try_into().unwrap();
             data[4..8].copy_from_slice(&new);
             prop_assert_eq!(update(before, &old, &new), finish(sum(&data)));
+        }
+
+        #[test]
+        fn carrying_keeps_the_error(old in 0u64..1 << 24, new in 0u64..1 << 24, error: u16) {
+            // What a receiver computes: 0 where all is right.
+            let seen = |total: u64, checksum: u16| finish(total + u64::from(checksum));
+            let checksum = finish(old + u64::from(error));
+            let carried = carry(checksum, old, new);
+            // 0xffff is the other zero.
+            prop_assert_eq!(seen(new, carried) % 0xffff, seen(old, checksum) % 0xffff);
+            if seen(old, checksum) == 0 {
+                prop_assert_eq!(carried, finish(new));
+            }
         }
     }
 }

@@ -11,10 +11,10 @@ mod rewrite;
 mod view;
 
 pub(crate) use build::{IcmpError, arp_packet, echo_reply, icmp_error, nd_advert, nd_solicit, tcp_reset};
-pub(crate) use checksum::{finish, pseudo, sum};
+pub(crate) use checksum::{carry, finish, pseudo, sum};
 pub(crate) use fragment::fragment_ipv4;
 pub(crate) use rewrite::{Rewrite, decrement_ttl, rewrite_embedded, rewrite_tuple, set_ecn_ce, set_ect1};
-pub(crate) use view::{Icmp, Ip, L3, L4, View, embedded_tuple};
+pub(crate) use view::{Checksums, Icmp, Ip, L3, L4, View, embedded_tuple};
 
 /// Length of an Ethernet header without a tag.
 pub(crate) const ETH: usize = 14;

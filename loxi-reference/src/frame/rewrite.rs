@@ -1,7 +1,9 @@
 //! Changing a frame in place. Checksums follow incrementally (RFC 1624), so
-//! that a packet of which only a part is here stays right as well.
+//! that a packet of which only a part is here stays right as well, and one
+//! that came damaged stays wrong: where checksums aren't verified, the
+//! receiver must see it.
 
-use super::checksum::update;
+use super::checksum::{carry, update};
 use super::{ETH, Icmp, Ip, L4, be16, put16};
 use loxi_core::net::IpProtocol;
 use loxi_core::packet::FlowTuple;
@@ -85,6 +87,13 @@ pub(crate) fn rewrite_tuple(frame: &mut [u8], ip: &Ip, new: &FlowTuple) -> Rewri
             return Rewrite::Impossible;
         }
     }
+    let sctp = ip.l4_at..ETH + ip.len;
+    let whole_sctp = ip.protocol == IpProtocol::SCTP && ip.fragment.is_none() && sctp.len() >= 12;
+    // The difference between the checksum that came and that of what came.
+    let error = frame
+        .get(sctp.clone())
+        .filter(|_| whole_sctp)
+        .map(|packet| xor(&packet[8..12], sctp_checksum(packet)));
     rewrite_addresses(frame, ETH, ip.l4_at, ip.protocol, later, (new.src, new.dst));
     if later {
         return Rewrite::Done;
@@ -96,15 +105,21 @@ pub(crate) fn rewrite_tuple(frame: &mut [u8], ip: &Ip, new: &FlowTuple) -> Rewri
         L4::Icmp(Icmp::Query { .. }) => rewrite_id(frame, ip.l4_at, ip.protocol, new.src_port),
         _ => {}
     }
-    if ip.protocol == IpProtocol::SCTP
-        && ip.fragment.is_none()
-        && let Some(packet) = frame.get_mut(ip.l4_at..ETH + ip.len)
-        && packet.len() >= 12
+    if let Some(error) = error
+        && let Some(packet) = frame.get_mut(sctp)
     {
-        let checksum = sctp_checksum(packet);
+        let checksum = xor(&error, sctp_checksum(packet));
         packet[8..12].copy_from_slice(&checksum);
     }
     Rewrite::Done
+}
+
+fn xor(a: &[u8], b: [u8; 4]) -> [u8; 4] {
+    let mut bytes = b;
+    for (byte, other) in bytes.iter_mut().zip(a) {
+        *byte ^= other;
+    }
+    bytes
 }
 
 fn rewrite_addresses(
@@ -162,6 +177,15 @@ pub(crate) fn rewrite_embedded(
     quoted: &FlowTuple,
     outer: (IpAddr, IpAddr),
 ) {
+    let sum_of = |frame: &[u8], addrs: (IpAddr, IpAddr)| {
+        let message = frame.get(ip.l4_at..ETH + ip.len).unwrap_or_default();
+        let header =
+            if ip.is_ipv4() { 0 } else { super::pseudo(addrs.0, addrs.1, ip.protocol.0, message.len()) };
+        header + super::sum(message)
+    };
+    let told = be16(frame, ip.l4_at + 2);
+    put16(frame, ip.l4_at + 2, 0);
+    let old = sum_of(frame, (ip.src, ip.dst));
     rewrite_addresses(frame, quoted_at, quoted_l4_at, quoted.protocol, false, (quoted.src, quoted.dst));
     match quoted.protocol {
         protocol if protocol.has_ports() => {
@@ -173,14 +197,12 @@ pub(crate) fn rewrite_embedded(
         _ => {}
     }
     rewrite_addresses(frame, ETH, ip.l4_at, ip.protocol, false, outer);
-    let end = ETH + ip.len;
+    // The addresses have left an update of the zero there.
     put16(frame, ip.l4_at + 2, 0);
-    let Some(message) = frame.get(ip.l4_at..end) else { return };
-    let mut total = super::sum(message);
-    if !ip.is_ipv4() {
-        total += super::pseudo(outer.0, outer.1, ip.protocol.0, message.len());
-    }
-    put16(frame, ip.l4_at + 2, super::finish(total));
+    let new = sum_of(frame, outer);
+    // A part of an error tells nothing about the whole.
+    let checksum = if ip.fragment.is_none() { carry(told, old, new) } else { super::finish(new) };
+    put16(frame, ip.l4_at + 2, checksum);
 }
 
 /// One hop less.

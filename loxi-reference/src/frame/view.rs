@@ -12,6 +12,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// destination options.
 const MAX_EXTENSION_HEADERS: usize = 8;
 
+/// What is asked of transport checksums.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Checksums {
+    /// Whether they are verified.
+    pub(crate) verify: bool,
+    /// UDP ports where an IPv6 packet may come without one (tunnels, RFC 6935).
+    pub(crate) zero_udp: BTreeSet<u16>,
+}
+
 /// What a frame holds. Positions are from the frame's start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
@@ -108,9 +117,8 @@ fn mac(bytes: &[u8]) -> MacAddr {
 }
 
 impl View {
-    /// Reads an untagged frame. `zero_udp` are UDP ports where an IPv6 packet
-    /// may come without checksum (tunnels, RFC 6935).
-    pub(crate) fn parse(frame: &[u8], zero_udp: &BTreeSet<u16>) -> Result<Self, DropReason> {
+    /// Reads an untagged frame.
+    pub(crate) fn parse(frame: &[u8], checksums: &Checksums) -> Result<Self, DropReason> {
         if frame.len() < ETH {
             return Err(DropReason::Truncated);
         }
@@ -120,8 +128,8 @@ impl View {
         }
         let l3 = match be16(frame, 12) {
             ethertype::ARP => L3::Arp(arp(frame)?),
-            ethertype::IPV4 => L3::Ip(ipv4(frame)?),
-            ethertype::IPV6 => L3::Ip(ipv6(frame, zero_udp)?),
+            ethertype::IPV4 => L3::Ip(ipv4(frame, checksums)?),
+            ethertype::IPV6 => L3::Ip(ipv6(frame, checksums)?),
             other => L3::Other(other),
         };
         Ok(Self { dst, src, l3 })
@@ -204,7 +212,7 @@ fn arp(frame: &[u8]) -> Result<Arp, DropReason> {
     })
 }
 
-fn ipv4(frame: &[u8]) -> Result<Ip, DropReason> {
+fn ipv4(frame: &[u8], checksums: &Checksums) -> Result<Ip, DropReason> {
     let packet = &frame[ETH..];
     let header = etherparse::Ipv4HeaderSlice::from_slice(packet).map_err(|error| match error {
         err::ipv4::HeaderSliceError::Len(_) => DropReason::Truncated,
@@ -254,12 +262,12 @@ fn ipv4(frame: &[u8]) -> Result<Ip, DropReason> {
         return Err(DropReason::BadHeaderLength);
     }
     if offset == 0 {
-        ip.l4 = l4(&ip, &packet[header_len..len], &BTreeSet::new())?;
+        ip.l4 = l4(&ip, &packet[header_len..len], checksums)?;
     }
     Ok(ip)
 }
 
-fn ipv6(frame: &[u8], zero_udp: &BTreeSet<u16>) -> Result<Ip, DropReason> {
+fn ipv6(frame: &[u8], checksums: &Checksums) -> Result<Ip, DropReason> {
     let packet = &frame[ETH..];
     let header = etherparse::Ipv6HeaderSlice::from_slice(packet).map_err(|error| match error {
         err::ipv6::HeaderSliceError::Len(_) => DropReason::Truncated,
@@ -281,7 +289,7 @@ fn ipv6(frame: &[u8], zero_udp: &BTreeSet<u16>) -> Result<Ip, DropReason> {
     let mut ip = ipv6_header(&header);
     extension_headers(&mut ip, &packet[..len])?;
     if !ip.is_later_fragment() {
-        ip.l4 = l4(&ip, &packet[ip.l4_at - ETH..len], zero_udp)?;
+        ip.l4 = l4(&ip, &packet[ip.l4_at - ETH..len], checksums)?;
     }
     Ok(ip)
 }
@@ -358,12 +366,16 @@ fn extension_headers(ip: &mut Ip, packet: &[u8]) -> Result<(), DropReason> {
     Ok(())
 }
 
-/// Reads and verifies a transport header; of a first fragment the checksum can't be verified.
-fn l4(ip: &Ip, bytes: &[u8], zero_udp: &BTreeSet<u16>) -> Result<L4, DropReason> {
+/// Reads a transport header, and verifies its checksum where that is asked for; of a first fragment it can't be.
+fn l4(ip: &Ip, bytes: &[u8], checksums: &Checksums) -> Result<L4, DropReason> {
     let whole = ip.fragment.is_none();
+    let verified = whole && checksums.verify;
     let verify = |length: usize| {
+        if !verified {
+            return Ok(());
+        }
         let total = pseudo(ip.src, ip.dst, ip.protocol.0, length) + sum(&bytes[..length]);
-        if whole && finish(total) != 0 { Err(DropReason::BadChecksumL4) } else { Ok(()) }
+        if finish(total) == 0 { Ok(()) } else { Err(DropReason::BadChecksumL4) }
     };
     match ip.protocol {
         IpProtocol::TCP => {
@@ -391,10 +403,10 @@ fn l4(ip: &Ip, bytes: &[u8], zero_udp: &BTreeSet<u16>) -> Result<L4, DropReason>
                 return Err(DropReason::Truncated);
             }
             let none = header.checksum() == 0;
-            if none && !ip.is_ipv4() && !zero_udp.contains(&header.destination_port()) {
+            if none && !ip.is_ipv4() && !checksums.zero_udp.contains(&header.destination_port()) {
                 return Err(DropReason::BadChecksumL4);
             }
-            if !none && whole {
+            if !none && verified {
                 verify(length)?;
             }
             Ok(L4::Udp { src: header.source_port(), dst: header.destination_port() })
@@ -403,7 +415,7 @@ fn l4(ip: &Ip, bytes: &[u8], zero_udp: &BTreeSet<u16>) -> Result<L4, DropReason>
             if bytes.len() < 12 {
                 return Err(DropReason::Truncated);
             }
-            if whole && super::rewrite::sctp_checksum(bytes) != bytes[8..12] {
+            if verified && super::rewrite::sctp_checksum(bytes) != bytes[8..12] {
                 return Err(DropReason::BadChecksumL4);
             }
             Ok(L4::Sctp { src: be16(bytes, 0), dst: be16(bytes, 2), chunk: bytes.get(12).copied() })
@@ -412,7 +424,7 @@ fn l4(ip: &Ip, bytes: &[u8], zero_udp: &BTreeSet<u16>) -> Result<L4, DropReason>
             if bytes.len() < 8 {
                 return Err(DropReason::Truncated);
             }
-            if whole && finish(sum(bytes)) != 0 {
+            if verified && finish(sum(bytes)) != 0 {
                 return Err(DropReason::BadChecksumL4);
             }
             Ok(L4::Icmp(icmp_v4(ip, bytes)))

@@ -57,6 +57,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) counters: &'a mut BTreeMap<PortName, PortCounters>,
     pub(crate) tokens: &'a mut IcmpTokens,
     pub(crate) now: Timestamp,
+    /// Whether transport checksums are verified.
+    pub(crate) verify_l4: bool,
 }
 
 /// One packet on its way.
@@ -67,6 +69,7 @@ pub(crate) struct Run<'a> {
     counters: &'a mut BTreeMap<PortName, PortCounters>,
     tokens: &'a mut IcmpTokens,
     now: Timestamp,
+    verify_l4: bool,
     choices: &'a mut dyn ChoiceSource,
     made: Vec<Choice>,
     trace: Option<Trace>,
@@ -113,6 +116,7 @@ impl<'a> Run<'a> {
             counters: around.counters,
             tokens: around.tokens,
             now: around.now,
+            verify_l4: around.verify_l4,
             choices,
             made: Vec::new(),
             trace: with_trace.then(Trace::default),

@@ -2,11 +2,12 @@
 //!
 //! Lengths and header checksums are checked before anything is believed
 //! (RFC 1812 section 5.2.2). Transport checksums are verified of whole
-//! packets only; an IPv6 UDP packet without one is accepted where a tunnel
-//! ends (RFC 6935). Padding behind the IP packet is kept as it is.
+//! packets only, and not at all where a backend is assumed that doesn't; an
+//! IPv6 UDP packet without one is accepted where a tunnel ends (RFC 6935), and
+//! nowhere else whoever verifies. Padding behind the IP packet is kept as it is.
 
 use super::{Run, Step, drop, step};
-use crate::frame::{ETH, View, be16, ethertype};
+use crate::frame::{Checksums, ETH, View, be16, ethertype};
 use loxi_core::ir::TunnelKind;
 use loxi_core::net::VlanId;
 use loxi_core::packet::Fate;
@@ -53,7 +54,7 @@ impl Run<'_> {
                 TunnelKind::Ipip => None,
             })
             .collect();
-        match View::parse(frame, &zero_udp) {
+        match View::parse(frame, &Checksums { verify: self.verify_l4, zero_udp }) {
             Ok(view) => {
                 step!(self, Parse, None, ("{} bytes", frame.len()), ("{}", view.kind()));
                 Ok(view)

@@ -46,6 +46,7 @@ impl Bench {
         let row = Row {
             name: workload.name(),
             pipeline: Some(workload.pipeline().to_owned()),
+            needs: Vec::new(),
             with: Some(loxi_core::text::parse_yaml(workload.with()).map_err(wrong)?),
             steps: Vec::new(),
         };

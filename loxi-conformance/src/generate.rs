@@ -243,7 +243,7 @@ impl Case {
             .map(|owner| loxi_core::ir::Pipeline::from_entities(&owner, pipeline_of(self)))
             .unwrap_or_default();
         let with = Some(PipelineText::from_pipeline(&whole));
-        let row = Row { name: "shrunk".to_owned(), pipeline: None, with, steps };
+        let row = Row { name: "shrunk".to_owned(), pipeline: None, needs: Vec::new(), with, steps };
         let file = RowFile { vars: std::collections::BTreeMap::new(), rows: vec![row] };
         serde_saphyr::to_string(&file).unwrap_or_default()
     }

@@ -7,6 +7,7 @@ mod compare;
 mod coverage;
 mod generate;
 mod packet;
+mod punt;
 mod report;
 mod row;
 mod runner;
@@ -21,7 +22,10 @@ pub use packet::{PacketError, build};
 pub use report::{Outcome, Report, RowResult, StageTotals};
 pub use row::{Expectation, Row, RowError, RowFile, RowStep, rows};
 pub use runner::{OWNER, Runner, reset};
-pub use suite::{MINIMUM_ASSERTED, MINIMUM_FORWARDED_PERCENT, SuiteError, run_generated, run_rows};
+pub use suite::{
+    MAXIMUM_PUNTED_PERCENT, MINIMUM_ASSERTED, MINIMUM_FORWARDED_PERCENT, SuiteError, run_generated,
+    run_generated_from, run_rows,
+};
 pub use vary::Variation;
 
 /// Makes the tests of anything that implements `Dataplane`.

@@ -12,7 +12,8 @@ pub enum Outcome {
     Passed,
     /// The backend declares that it can't do this.
     Refused(Feature),
-    /// The fast path handed a packet on, as declared.
+    /// As passed, and the fast path handed at least one packet to the slow path, as declared: the
+    /// first one's reason.
     Punted(PuntReason),
     /// Something was not as wanted.
     Failed(Vec<String>),
@@ -33,7 +34,7 @@ pub struct RowResult {
     pub stages: BTreeSet<Stage>,
     /// Drop reasons seen.
     pub drops: BTreeSet<DropReason>,
-    /// Punt reasons seen.
+    /// Punt reasons seen, whether the packet went to the local stack or to the slow path.
     pub punts: BTreeSet<PuntReason>,
     /// Consumed reasons seen.
     pub consumed: BTreeSet<ConsumedReason>,
@@ -50,6 +51,14 @@ impl RowResult {
             drops: BTreeSet::new(),
             punts: BTreeSet::new(),
             consumed: BTreeSet::new(),
+        }
+    }
+
+    /// Notes a hand-over to the slow path, of which the first decides the outcome.
+    pub(crate) fn punted(&mut self, reason: PuntReason) {
+        self.punts.insert(reason);
+        if self.outcome == Outcome::Passed {
+            self.outcome = Outcome::Punted(reason);
         }
     }
 

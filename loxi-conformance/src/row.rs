@@ -1,6 +1,7 @@
 //! Rows: readable files of packets and what becomes of them.
 
 use crate::packet::{PacketError, build};
+use loxi_core::capability::Feature;
 use loxi_core::ir::{Entity, EntityKey};
 use loxi_core::net::PortName;
 use loxi_core::reason::{ConsumedReason, DropReason, PuntReason};
@@ -49,6 +50,9 @@ pub struct Row {
     /// A committed pipeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
+    /// What a dataplane must be able to do for it, beyond what its entities need.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<Feature>,
     /// Entities besides, or in place of, those of the pipeline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with: Option<PipelineText>,

@@ -5,8 +5,10 @@
 //! never ends a flow of a row. After each packet exactly the counters that the
 //! expectation implies have moved, and the configuration is as it was.
 
+use crate::punt::punt_of;
 use crate::report::{Outcome, RowResult};
 use crate::row::{Expectation, Row, RowError, RowStep};
+use loxi_core::capability::Capabilities;
 use loxi_core::change::{Operation, Transaction};
 use loxi_core::dataplane::{
     ChoiceMode, CompileError, Dataplane, DataplaneError, InjectRequest, Injected, PacketIn, SnapshotQuery,
@@ -16,6 +18,7 @@ use loxi_core::net::PortName;
 use loxi_core::packet::{Choice, ChoicePoint, Counters, Fate, PortCounters, State, Timestamp, Verdict};
 use loxi_core::reason::DropReason;
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The owner of everything that the suite configures.
@@ -67,13 +70,23 @@ async fn attach_all(dataplane: &dyn Dataplane) -> Result<(), DataplaneError> {
 /// Runs rows and remembers what they covered.
 pub struct Runner<'a> {
     dataplane: &'a dyn Dataplane,
+    /// Asked for once.
+    capabilities: OnceLock<Capabilities>,
 }
 
 impl<'a> Runner<'a> {
     /// A runner on a dataplane whose entities of the suite's owner are the suite's to change.
     #[must_use]
     pub fn new(dataplane: &'a dyn Dataplane) -> Self {
-        Self { dataplane }
+        Self { dataplane, capabilities: OnceLock::new() }
+    }
+
+    async fn capabilities(&self) -> Result<&Capabilities, DataplaneError> {
+        if let Some(known) = self.capabilities.get() {
+            return Ok(known);
+        }
+        let capabilities = self.dataplane.capabilities().await?;
+        Ok(self.capabilities.get_or_init(|| capabilities))
     }
 
     /// Runs one row.
@@ -82,6 +95,17 @@ impl<'a> Runner<'a> {
     /// [`RowError`] if the row itself can't be read.
     pub async fn run(&self, file: &str, row: &Row) -> Result<RowResult, RowError> {
         let mut result = RowResult::new(file, &row.name);
+        let capabilities = match self.capabilities().await {
+            Ok(capabilities) => capabilities,
+            Err(error) => {
+                result.fail(format!("the capabilities: {error}"));
+                return Ok(result);
+            }
+        };
+        if let Some(missing) = row.needs.iter().find(|feature| !capabilities.features.contains(feature)) {
+            result.outcome = Outcome::Refused(*missing);
+            return Ok(result);
+        }
         match reset(self.dataplane, row.entities()?).await {
             Ok(()) => {}
             Err(DataplaneError::Compile(CompileError::Unsupported(need))) => {
@@ -101,7 +125,7 @@ impl<'a> Runner<'a> {
                 return Ok(result);
             }
             if step.packet.is_some() {
-                self.packet(row, index, step, second, &mut result).await?;
+                self.packet(row, index, step, second, capabilities, &mut result).await?;
             }
             if matches!(result.outcome, Outcome::Failed(_)) {
                 return Ok(result);
@@ -135,6 +159,7 @@ impl<'a> Runner<'a> {
         index: usize,
         step: &RowStep,
         second: u64,
+        capabilities: &Capabilities,
         result: &mut RowResult,
     ) -> Result<(), RowError> {
         let (Some(port), Some(packet)) = (&step.port, &step.packet) else {
@@ -155,8 +180,15 @@ impl<'a> Runner<'a> {
                 let length = bytes.len() as u64;
                 let mut wrong = verdict_problems(&injected.verdict, &expect, &wanted);
                 wrong.extend(counter_problems(port, length, &injected.verdict, &expect, &before, &after));
+                let punt = punt_of(&injected, capabilities).unwrap_or_else(|message| {
+                    wrong.push(message);
+                    None
+                });
                 if wrong.is_empty() {
                     result.asserted += 1;
+                    if let Some(reason) = punt {
+                        result.punted(reason);
+                    }
                 } else {
                     let packet = step.packet.as_deref().unwrap_or_default();
                     let trace = injected.trace;

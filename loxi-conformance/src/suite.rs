@@ -2,9 +2,11 @@
 
 use crate::compare::compare;
 use crate::generate::{Case, case, packets_of, pipeline_of};
+use crate::punt::punt_of;
 use crate::report::Report;
 use crate::row::{RowError, rows};
 use crate::runner::{Runner, fresh_id, reset, time};
+use loxi_core::capability::Capabilities;
 use loxi_core::change::{Operation, Transaction};
 use loxi_core::dataplane::{ChoiceMode, Dataplane, DataplaneError, InjectRequest, Injected, Local};
 use loxi_core::ir::Owner;
@@ -19,6 +21,10 @@ pub const MINIMUM_ASSERTED: usize = 150;
 
 /// Generated packets that must be forwarded, in per cent: a generator of garbage tests only the parser.
 pub const MINIMUM_FORWARDED_PERCENT: usize = 60;
+
+/// Generated packets that the fast path may hand to the slow path, in per cent: a backend that hands
+/// everything on tests only the slow path.
+pub const MAXIMUM_PUNTED_PERCENT: usize = 35;
 
 /// Why generated cases failed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +45,14 @@ pub enum SuiteError {
     TooFewForwarded {
         /// Forwarded.
         forwarded: usize,
+        /// All.
+        packets: usize,
+    },
+    /// Too many packets were handed to the slow path.
+    #[error("{punted} of {packets} generated packets were handed to the slow path")]
+    TooManyPunted {
+        /// Handed on.
+        punted: usize,
         /// All.
         packets: usize,
     },
@@ -68,31 +82,41 @@ pub async fn run_rows(dataplane: &dyn Dataplane) -> Result<Report, RowError> {
     Ok(report)
 }
 
-/// Runs generated cases on a dataplane and on the reference, which is given
-/// the dataplane's choices, and compares every verdict. A failing case is
-/// shrunk. Returns a line of totals.
+/// Runs generated cases from a fixed seed: a failure of one run is a failure of
+/// the next. See [`run_generated_from`].
 ///
 /// # Errors
 /// [`SuiteError`].
 pub async fn run_generated(dataplane: &dyn Dataplane, cases: usize) -> Result<String, SuiteError> {
-    // A fixed seed: a failure of one run is a failure of the next.
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
+    run_generated_from(dataplane, [7; 32], cases).await
+}
+
+/// Runs generated cases on a dataplane and on the reference, which assumes the
+/// dataplane's capabilities and is given its choices, and compares every
+/// verdict. A failing case is shrunk. Returns a line of totals.
+///
+/// # Errors
+/// [`SuiteError`].
+pub async fn run_generated_from(
+    dataplane: &dyn Dataplane,
+    seed: [u8; 32],
+    cases: usize,
+) -> Result<String, SuiteError> {
+    let capabilities = dataplane.capabilities().await?;
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let (mut packets, mut forwarded) = (0, 0);
+    let mut totals = Totals::default();
     for _ in 0..cases {
         let mut tree =
             case().new_tree(&mut runner).map_err(|reason| DataplaneError::Internal(reason.to_string()))?;
         let first = tree.current();
-        match try_case(dataplane, &first).await? {
-            Tried::Same(verdicts) => {
-                packets += verdicts.len();
-                forwarded += verdicts.iter().filter(|fate| **fate == Fate::Forwarded).count();
-            }
+        match try_case(dataplane, &capabilities, &first).await? {
+            Tried::Same(more) => totals.add(more),
             Tried::Differs(what) => {
                 let (mut smallest, mut what) = (first, what);
                 // Bisects along the tree: simpler while it fails, back while it doesn't.
                 for _ in 0..400 {
-                    let failed = match try_case(dataplane, &tree.current()).await? {
+                    let failed = match try_case(dataplane, &capabilities, &tree.current()).await? {
                         Tried::Differs(why) => {
                             (smallest, what) = (tree.current(), why);
                             true
@@ -108,6 +132,7 @@ pub async fn run_generated(dataplane: &dyn Dataplane, cases: usize) -> Result<St
             }
         }
     }
+    let Totals { packets, forwarded, punted } = totals;
     // A case has 20 steps on average.
     if packets < cases * 10 {
         return Err(SuiteError::TooFewCompared { packets, cases });
@@ -115,21 +140,44 @@ pub async fn run_generated(dataplane: &dyn Dataplane, cases: usize) -> Result<St
     if forwarded * 100 < packets * MINIMUM_FORWARDED_PERCENT {
         return Err(SuiteError::TooFewForwarded { forwarded, packets });
     }
-    Ok(format!("{cases} generated cases, {packets} packets compared, {forwarded} forwarded"))
+    if punted * 100 > packets * MAXIMUM_PUNTED_PERCENT {
+        return Err(SuiteError::TooManyPunted { punted, packets });
+    }
+    Ok(format!("{cases} generated cases, {packets} packets compared, {forwarded} forwarded, {punted} punted"))
+}
+
+/// What was compared and equal.
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    packets: usize,
+    forwarded: usize,
+    punted: usize,
+}
+
+impl Totals {
+    fn add(&mut self, more: Self) {
+        self.packets += more.packets;
+        self.forwarded += more.forwarded;
+        self.punted += more.punted;
+    }
 }
 
 enum Tried {
-    Same(Vec<Fate>),
+    Same(Totals),
     Differs(String),
 }
 
-async fn try_case(dataplane: &dyn Dataplane, case: &Case) -> Result<Tried, SuiteError> {
-    let reference = Local::new(Reference::new(), Arc::new(|| time(0)));
+async fn try_case(
+    dataplane: &dyn Dataplane,
+    capabilities: &Capabilities,
+    case: &Case,
+) -> Result<Tried, SuiteError> {
+    let reference = Local::new(Reference::new().assuming(capabilities), Arc::new(|| time(0)));
     let entities = pipeline_of(case);
     reset(dataplane, entities.clone()).await?;
     reset(&reference, entities).await?;
     let owner = Owner::new(crate::OWNER).map_err(|error| DataplaneError::Internal(error.to_string()))?;
-    let mut fates = Vec::new();
+    let mut totals = Totals::default();
     for (index, step) in packets_of(case).into_iter().enumerate() {
         let step = match step {
             crate::generate::Concrete::Packet(packet) => packet,
@@ -158,7 +206,14 @@ async fn try_case(dataplane: &dyn Dataplane, case: &Case) -> Result<Tried, Suite
         if let Some(difference) = compare(&got, &wanted) {
             return Ok(Tried::Differs(format!("step {index}: {}", difference.what)));
         }
-        fates.extend(got.iter().map(|injected| injected.verdict.fate));
+        for injected in &got {
+            let punted = match punt_of(injected, capabilities) {
+                Ok(punt) => punt.is_some(),
+                Err(message) => return Ok(Tried::Differs(format!("step {index}: {message}"))),
+            };
+            let forwarded = injected.verdict.fate == Fate::Forwarded;
+            totals.add(Totals { packets: 1, forwarded: forwarded.into(), punted: punted.into() });
+        }
     }
     let (got, wanted) = (dataplane.counters().await?, Dataplane::counters(&reference).await?);
     if got.ports != wanted.ports {
@@ -167,5 +222,5 @@ async fn try_case(dataplane: &dyn Dataplane, case: &Case) -> Result<Tried, Suite
     if let Some((port, _)) = got.ports.iter().find(|(_, counters)| counters.unaccounted() != 0) {
         return Ok(Tried::Differs(format!("packets of {port} are unaccounted for")));
     }
-    Ok(Tried::Same(fates))
+    Ok(Tried::Same(totals))
 }

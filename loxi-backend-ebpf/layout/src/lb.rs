@@ -1,0 +1,190 @@
+//! Services: what claims a packet, and which endpoint it gets.
+//!
+//! A service's version is written whole to a place that nobody reads, with its
+//! list of endpoints and its table; then one word of the table of keys points
+//! there.
+
+use crate::{Addr, plain};
+
+/// Key of a service of one port.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceKey {
+    /// VRF.
+    pub vrf: u16,
+    /// Port, network order.
+    pub port: u16,
+    /// Family.
+    pub family: u8,
+    /// Protocol.
+    pub protocol: u8,
+    /// See [`scope`].
+    pub scope: u16,
+    /// VIP.
+    pub addr: Addr,
+}
+
+/// Key of a service of a range of ports.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RangeKey {
+    /// Bits that count: [`RANGE_FIXED_BITS`], then those of the port.
+    pub bits: u32,
+    /// VRF.
+    pub vrf: u16,
+    /// Family.
+    pub family: u8,
+    /// Protocol.
+    pub protocol: u8,
+    /// See [`scope`].
+    pub scope: u32,
+    /// VIP.
+    pub addr: Addr,
+    /// Port, network order, as the first two bytes.
+    pub port: u32,
+}
+
+/// Bits of a [`RangeKey`] before its port.
+pub const RANGE_FIXED_BITS: u32 = 8 * (2 + 1 + 1 + 4 + 16);
+
+/// Clients for whom a service is.
+pub mod scope {
+    /// Everybody.
+    pub const ANY: u16 = 0;
+    /// Behind internal ports.
+    pub const INTERNAL: u16 = 1;
+    /// Behind external ports.
+    pub const EXTERNAL: u16 = 2;
+}
+
+/// Flags of a virtual address.
+pub mod vip {
+    /// Ours alone.
+    pub const EXCLUSIVE: u32 = 1;
+    /// Other traffic is rejected, else dropped.
+    pub const REJECT: u32 = 2;
+    /// Echo is answered.
+    pub const ECHO: u32 = 4;
+    /// A service of a range of ports is here.
+    pub const RANGES: u32 = 8;
+}
+
+/// A version of a service.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Service {
+    /// The key that it is for, so that a reader knows that the place is still this service's.
+    pub key: ServiceKey,
+    /// Stable number: affinity and turns go by it.
+    pub id: u32,
+    /// See [`mode`].
+    pub mode: u8,
+    /// See [`algorithm`].
+    pub algorithm: u8,
+    /// Reason where no endpoint may be used; 0: one may.
+    pub refusal: u8,
+    /// 1: a refusal is answered.
+    pub reject: u8,
+    /// Set of sources that are served; 0: all.
+    pub sources: u32,
+    /// Where the list of endpoints begins.
+    pub list: u32,
+    /// Endpoints.
+    pub count: u32,
+    /// Sum of their weights.
+    pub total: u32,
+    /// Where the table of hashes begins.
+    pub table: u32,
+    /// Places of the table.
+    pub size: u32,
+    /// ns for which a client keeps its endpoint; 0: none.
+    pub affinity: u64,
+    /// Last port of a range, network order; the first is the key's.
+    pub last_port: u32,
+    /// Nothing yet.
+    pub reserved: u32,
+}
+
+/// How packets reach the endpoint.
+pub mod mode {
+    /// Destination rewritten.
+    pub const NAT: u8 = 0;
+    /// Source rewritten too.
+    pub const FULL_NAT: u8 = 1;
+    /// In IP in IP.
+    pub const DSR_IPIP: u8 = 2;
+    /// To the endpoint's MAC.
+    pub const DSR_L2: u8 = 3;
+}
+
+/// How a new connection gets its endpoint.
+pub mod algorithm {
+    /// By the table, of the flow's hash.
+    pub const MAGLEV: u8 = 0;
+    /// By the table, of the source's hash.
+    pub const SOURCE_HASH: u8 = 1;
+    /// In turn.
+    pub const ROUND_ROBIN: u8 = 2;
+    /// At random.
+    pub const RANDOM: u8 = 3;
+    /// The one with the fewest.
+    pub const LEAST_CONNECTIONS: u8 = 4;
+}
+
+/// A place in a list of endpoints.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Sum of the weights up to and including this one.
+    pub up_to: u32,
+    /// The endpoint.
+    pub backend: u32,
+}
+
+/// An endpoint's address, in a place that is written before anybody reads it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backend {
+    /// Generation of the place; another one: what refers to it is stale.
+    pub generation: u32,
+    /// Family.
+    pub family: u8,
+    /// 1: local.
+    pub local: u8,
+    /// L4 port, network order; 0 keeps the packet's.
+    pub port: u16,
+    /// Address.
+    pub addr: Addr,
+    /// Share of new connections.
+    pub weight: u32,
+    /// Nothing yet.
+    pub reserved: u32,
+}
+
+/// Key of a client's remembered endpoint.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AffinityKey {
+    /// The service's stable number.
+    pub service: u32,
+    /// Family.
+    pub family: u32,
+    /// The client.
+    pub client: Addr,
+}
+
+/// A client's remembered endpoint.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Affinity {
+    /// The endpoint.
+    pub backend: u32,
+    /// Its generation then.
+    pub generation: u32,
+    /// When it is forgotten, ns.
+    pub expires: u64,
+}
+
+plain! {
+    ServiceKey = 24, RangeKey = 32, Service = 72, Choice = 8, Backend = 32, AffinityKey = 24, Affinity = 16,
+}

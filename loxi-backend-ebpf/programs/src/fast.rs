@@ -1,0 +1,388 @@
+//! The short way: an established flow whose decision still holds.
+//!
+//! Parse, one look-up, a comparison of generations, rewrite, out. Everything
+//! that isn't as the last packet of the flow was (another ingress, another MAC,
+//! a flag that moves the state, options, fragments, a size over the MTU, a
+//! decision that may have aged) goes the long way, which decides anew and
+//! leaves a record for the next packet.
+//!
+//! Lines that a packet touches: its own headers; `GLOBALS`; the ingress and
+//! the egress port; the flow's entry; the egress interface where it is routed;
+//! two lines of this processor's counters.
+
+use crate::ctx::{Ctx, UNTAGGED, at};
+use crate::maps::{ANSWERS, COUNTERS, INTERFACES, PORTS};
+use crate::parse::{ETH, add32, ethertype, fold, is_unicast};
+use crate::table::{Family, Key, V4, V6, find_apart, find_home};
+use loxi_ebpf_layout::flow::{AGES, BUSY, FAST, IPIP, NAT, Out, RECHECK, REPLY, ROUTED, TUNNEL, rest, state};
+use loxi_ebpf_layout::l2::{Port, port};
+use loxi_ebpf_layout::scratch::{Beside, Globals, flag};
+use loxi_ebpf_layout::{Addr, code};
+
+/// TCP flags that move a connection's state, or may: FIN, SYN, RST.
+const MOVING: u8 = 0x07;
+
+/// What stays the same while a packet is looked at.
+#[derive(Clone, Copy)]
+pub struct Here<'a> {
+    /// Ingress port.
+    pub port: &'a Port,
+    /// What was said beside the packet.
+    pub beside: Beside,
+    /// What every packet reads.
+    pub globals: &'a Globals,
+    /// Now.
+    pub tick: u32,
+}
+
+/// A packet's headers as far as they are needed here.
+struct Heads {
+    key: Key,
+    dmac: [u8; 6],
+    smac: [u8; 6],
+    /// Length of the IP packet.
+    len: u32,
+    /// Length of network and transport header.
+    headers: u32,
+    ttl: u8,
+    /// Where the transport header is.
+    l4: usize,
+}
+
+/// Handles the packet if it can; what the program is to return then.
+#[inline(always)]
+pub fn try_fast<C: Ctx>(ctx: C, here: &Here<'_>) -> Option<i32> {
+    let flags = here.port.flags;
+    if flags & (port::UP | port::TRUNK | port::LEARN) != port::UP || here.port.zone == 0 {
+        return None;
+    }
+    if ctx.tag() != UNTAGGED {
+        return None;
+    }
+    // SAFETY: `at` has checked 14 bytes.
+    let kind = unsafe { *at::<C, u16>(ctx, 12)? };
+    match kind {
+        ethertype::IPV4 => {
+            let heads = heads_v4(ctx, here.port.zone)?;
+            forward::<C, V4>(ctx, here, &heads)
+        }
+        ethertype::IPV6 => {
+            let heads = heads_v6(ctx, here.port.zone)?;
+            forward::<C, V6>(ctx, here, &heads)
+        }
+        _ => None,
+    }
+}
+
+/// Ports or identifier and header length of a transport that can go the short way. The length is
+/// what follows the IP header.
+#[inline(always)]
+fn transport<C: Ctx>(ctx: C, protocol: u8, l4: usize, len: u32, icmp: [u8; 4]) -> Option<(u16, u16, u32)> {
+    match protocol {
+        6 => {
+            // SAFETY: `at` has checked these bytes, here and below.
+            let words = unsafe { *at::<C, [u16; 8]>(ctx, l4)? };
+            let [offset, flags] = words[6].to_ne_bytes();
+            let header = (offset >> 4) as u32 * 4;
+            if header < 20 || header > len || flags & MOVING != 0 {
+                return None;
+            }
+            Some((words[0], words[1], header))
+        }
+        17 => {
+            let words = unsafe { *at::<C, [u16; 4]>(ctx, l4)? };
+            let told = u16::from_be(words[2]) as u32;
+            if told < 8 || told > len || words[3] == 0 && icmp[0] == 128 {
+                return None;
+            }
+            Some((words[0], words[1], 8))
+        }
+        1 | 58 => {
+            let words = unsafe { *at::<C, [u16; 4]>(ctx, l4)? };
+            let [kind, _] = words[0].to_ne_bytes();
+            if len < 8 || !icmp.contains(&kind) {
+                return None;
+            }
+            Some((words[2], words[2], 8))
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn macs<C: Ctx>(ctx: C) -> Option<([u8; 6], [u8; 6])> {
+    // SAFETY: `at` has checked 12 bytes.
+    let [d, s] = unsafe { *at::<C, [[u8; 6]; 2]>(ctx, 0)? };
+    Some((d, s))
+}
+
+#[inline(always)]
+fn heads_v4<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
+    // SAFETY: `at` has checked 20 bytes.
+    let w = unsafe { *at::<C, [u32; 5]>(ctx, ETH)? };
+    let len = u16::from_be((w[0] >> 16) as u16) as u32;
+    let fragment = u16::from_be((w[1] >> 16) as u16);
+    let sum = w[0] as u64 + w[1] as u64 + w[2] as u64 + w[3] as u64 + w[4] as u64;
+    if w[0] & 0xff != 0x45 || fragment & 0x3fff != 0 || fold(sum) != 0xffff {
+        return None;
+    }
+    if len < 28 || ETH as u32 + len > ctx.len() {
+        return None;
+    }
+    let (ttl, protocol) = (w[2] as u8, (w[2] >> 8) as u8);
+    let (sport, dport, l4) = transport(ctx, protocol, ETH + 20, len - 20, [8, 0, 13, 14])?;
+    let (dmac, smac) = macs(ctx)?;
+    let key = Key {
+        src: Addr([w[3], 0, 0, 0]),
+        dst: Addr([w[4], 0, 0, 0]),
+        rest: rest::key(sport, dport, protocol, zone),
+    };
+    Some(Heads { key, dmac, smac, len, headers: 20 + l4, ttl, l4: ETH + 20 })
+}
+
+#[inline(always)]
+fn heads_v6<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
+    // SAFETY: `at` has checked 40 bytes.
+    let (w, src, dst) = unsafe {
+        (*at::<C, [u32; 2]>(ctx, ETH)?, *at::<C, [u32; 4]>(ctx, ETH + 8)?, *at::<C, [u32; 4]>(ctx, ETH + 24)?)
+    };
+    let payload = u16::from_be(w[1] as u16) as u32;
+    if w[0] & 0xf0 != 0x60 || payload < 8 || (ETH + 40) as u32 + payload > ctx.len() {
+        return None;
+    }
+    let (next, ttl) = ((w[1] >> 16) as u8, (w[1] >> 24) as u8);
+    let (sport, dport, l4) = transport(ctx, next, ETH + 40, payload, [128, 129, 128, 129])?;
+    let (dmac, smac) = macs(ctx)?;
+    let key = Key { src: Addr(src), dst: Addr(dst), rest: rest::key(sport, dport, next, zone) };
+    Some(Heads { key, dmac, smac, len: 40 + payload, headers: 40 + l4, ttl, l4: ETH + 40 })
+}
+
+/// Whether a packet of this kind leaves its flow's state as it is.
+#[inline(always)]
+fn keeps(word: u64) -> bool {
+    match rest::state(word) {
+        state::ESTABLISHED | state::CLOSE_WAIT | state::REPLIED => true,
+        state::UNREPLIED => rest::flags(word) & REPLY == 0,
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<i32> {
+    let entry = match find_home::<F>(&heads.key) {
+        Some(entry) => entry,
+        None => find_apart::<F>(&heads.key)?.entry,
+    };
+    // SAFETY: words of the entry, each read at once; what was read is checked again below.
+    let word = unsafe { F::rest(entry).read_volatile() };
+    let flags = rest::flags(word);
+    if flags & (FAST | BUSY) != FAST || !keeps(word) {
+        return None;
+    }
+    let seen = unsafe { &mut *F::seen(entry) };
+    if seen.epoch != here.globals.epoch as u32 {
+        return None;
+    }
+    let age = here.tick.wrapping_sub(seen.seen);
+    if age >= RECHECK || flags & AGES != 0 && (here.tick ^ seen.seen) / RECHECK != 0 {
+        return None;
+    }
+    let out: Out = unsafe { *F::out(entry) };
+    if out.in_port as u32 != here.beside.port || !admitted(here.port, heads, flags, &out) {
+        return None;
+    }
+    let egress = PORTS.get(&(out.port as u32))?.pair.current();
+    if egress.flags & port::OPEN == 0 {
+        return None;
+    }
+    let mut smac = [0; 6];
+    let mut mtu = egress.mtu as u32;
+    if flags & ROUTED != 0 {
+        let interface = INTERFACES.get(&(out.via as u32))?.current();
+        smac = interface.mac;
+        mtu = mtu.min(interface.mtu as u32);
+        if heads.ttl <= 1 || ETH as u32 + heads.len != ctx.len() {
+            return None;
+        }
+    }
+    let segment = ctx.segment();
+    let size = if segment == 0 { heads.len } else { heads.headers + segment };
+    if size > mtu || flags & (TUNNEL | IPIP) != 0 {
+        return None;
+    }
+    let new = F::new_key(entry);
+    // What was read above is of one time if the key is still what it was.
+    if unsafe { F::rest(entry).read_volatile() } != word || !F::is(entry, &heads.key) {
+        return None;
+    }
+    let length = ctx.len();
+    if here.beside.flags & flag::DRY == 0 {
+        if seen.seen != here.tick {
+            seen.seen = here.tick;
+        }
+        seen.packets += 1;
+        seen.bytes += heads.len as u64;
+        count(here.beside.port, out.port as u32, length);
+    }
+    if flags & NAT != 0 && !translate::<C, F>(ctx, heads, &new) {
+        return Some(C::DROP);
+    }
+    if flags & ROUTED != 0 && !route::<C, F>(ctx, &out, smac) {
+        return Some(C::DROP);
+    }
+    if here.beside.flags & flag::ASKED != 0 {
+        return Some(answer::<C>(here, out.port, flags));
+    }
+    Some(ctx.send(out.port, egress, here.port.side, here.globals))
+}
+
+/// Whether the frame's link layer is that of the packet for which this was decided.
+#[inline(always)]
+fn admitted(ingress: &Port, heads: &Heads, flags: u8, out: &Out) -> bool {
+    let source = if ingress.flags & port::GUARDED != 0 {
+        heads.smac == ingress.mac
+    } else {
+        is_unicast(heads.smac)
+    };
+    let wanted = if flags & ROUTED != 0 { ingress.gateway } else { out.mac };
+    source && heads.dmac == wanted
+}
+
+/// Counts a packet that is forwarded.
+#[inline(always)]
+pub fn count(ingress: u32, egress: u32, length: u32) {
+    if let Some(counters) = COUNTERS.ptr(&ingress) {
+        // SAFETY: this processor's own value, here and below.
+        unsafe {
+            (*counters).rx_packets += 1;
+            (*counters).rx_bytes += length as u64;
+            (*counters).forwarded += 1;
+        }
+    }
+    if let Some(counters) = COUNTERS.ptr(&egress) {
+        unsafe {
+            (*counters).tx_packets += 1;
+            (*counters).tx_bytes += length as u64;
+        }
+    }
+}
+
+/// The difference that replacing words makes to a checksum.
+#[inline(always)]
+pub fn difference(old: &Addr, new: &Addr, words: usize) -> u32 {
+    let mut sum = 0u64;
+    for n in 0..4 {
+        if n < words {
+            sum += (!old.0[n]) as u64 + new.0[n] as u64;
+        }
+    }
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    ((sum & 0xffff_ffff) + (sum >> 32)) as u32
+}
+
+/// Gives the packet the addresses and ports of its flow's translation.
+#[inline(always)]
+fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
+    let words = if F::PLACES == V4::PLACES { 1 } else { 4 };
+    let old = &heads.key;
+    let sources = difference(&old.src, &new.src, words);
+    let addrs = add32(sources, difference(&old.dst, &new.dst, words));
+    let (old_ports, new_ports) = (old.rest as u32, new.rest as u32);
+    let protocol = rest::protocol(old.rest);
+    // An identifier is one word, not a pair of ports.
+    let icmp = protocol == 1 || protocol == 58;
+    let ports = if icmp {
+        (!old_ports & 0xffff) + (new_ports & 0xffff)
+    } else {
+        add32(!old_ports, new_ports)
+    };
+    let ports = if old_ports == new_ports { 0 } else { ports };
+    let field = heads.l4 + match protocol {
+        6 => 16,
+        17 => 6,
+        _ => 2,
+    };
+    // ICMP for IPv4 has no pseudo header (RFC 792).
+    let pseudo = if protocol == 1 || old.src == new.src && old.dst == new.dst { 0 } else { addrs };
+    if !ctx.checksum(field as u32, pseudo, ports, protocol == 17) {
+        return false;
+    }
+    if words == 1 {
+        let Some(ip) = at::<C, [u32; 5]>(ctx, ETH) else { return false };
+        // SAFETY: `at` has checked 20 bytes.
+        unsafe {
+            let check = ((*ip)[2] >> 16) as u16;
+            let sum = (!check) as u64 + addrs as u64;
+            (*ip)[2] = (*ip)[2] & 0xffff | (!fold(sum) as u32) << 16;
+            (*ip)[3] = new.src.0[0];
+            (*ip)[4] = new.dst.0[0];
+        }
+    } else {
+        let Some(ip) = at::<C, [[u32; 4]; 2]>(ctx, ETH + 8) else { return false };
+        // SAFETY: as above, 32 bytes.
+        unsafe { *ip = [new.src.0, new.dst.0] };
+    }
+    if icmp {
+        let Some(id) = at::<C, u16>(ctx, heads.l4 + 4) else { return false };
+        // SAFETY: as above, 2 bytes.
+        unsafe { *id = new_ports as u16 };
+    } else {
+        let Some(ports) = at::<C, u32>(ctx, heads.l4) else { return false };
+        // SAFETY: as above, 4 bytes.
+        unsafe { *ports = new_ports };
+    }
+    true
+}
+
+/// The word of TTL, protocol and checksum, one hop later (RFC 1624): the TTL is its first byte, so
+/// the checksum grows by one in this machine's order. All ones is zero.
+#[inline(always)]
+pub fn older(word: u32) -> u32 {
+    let check = (word >> 16) + 1;
+    let check = if check >= 0xffff { check + 1 } else { check };
+    (word & 0xffff) - 1 | check << 16
+}
+
+/// A new link layer, one hop less.
+#[inline(always)]
+fn route<C: Ctx, F: Family>(ctx: C, out: &Out, smac: [u8; 6]) -> bool {
+    let Some(frame) = at::<C, [u8; ETH + 12]>(ctx, 0) else { return false };
+    let frame: *mut u8 = frame.cast();
+    // SAFETY: `at` has checked 26 bytes.
+    unsafe {
+        *frame.cast::<[[u8; 6]; 2]>() = [out.mac, smac];
+        if F::PLACES == V4::PLACES {
+            let word = frame.add(ETH + 8).cast::<u32>();
+            let old = *word;
+            *word = older(old);
+        } else {
+            *frame.add(ETH + 7) -= 1;
+        }
+    }
+    true
+}
+
+/// Tells whoever asks.
+#[inline(always)]
+fn answer<C: Ctx>(here: &Here<'_>, out_port: u16, flags: u8) -> i32 {
+    if let Some(answer) = ANSWERS.ptr(&0) {
+        // SAFETY: this processor's own value.
+        unsafe {
+            (*answer).nonce = here.beside.nonce;
+            (*answer).fate = code::FORWARDED;
+            (*answer).sent = 1;
+            (*answer).choices = 0;
+            (*answer).by = code::program::ENTRY as u8;
+            (*answer).out_port = out_port;
+            (*answer).tag = UNTAGGED;
+            (*answer).in_tunnel = 0;
+            (*answer).out_tunnel = 0;
+            (*answer).group = 0;
+            // Parse, port, source guard, conntrack, forward, TTL where routed, send.
+            (*answer).stages = 1 << 0 | 1 << 1 | 1 << 6 | 1 << 10 | 1 << 16
+                | if here.port.flags & port::GUARDED != 0 { 1 << 3 } else { 0 }
+                | if flags & ROUTED != 0 { 1 << 11 } else { 0 };
+        }
+    }
+    C::DROP
+}

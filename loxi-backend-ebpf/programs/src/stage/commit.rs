@@ -1,0 +1,380 @@
+//! Stage 14: only now does a flow exist; an existing one takes note of the packet.
+
+use crate::atomic;
+use crate::ctx::Ctx;
+use crate::maps::{AFFINITY, BACKEND_FLOWS, FRAGMENTS, PORT_POLICY, SOURCES};
+use crate::parse::Step;
+use crate::life::{count_of, less, uncount, zone_of};
+use crate::stage::conntrack::{fragment_key, key_of};
+use crate::stage::{SECOND, go, packet, port_of, tick};
+use crate::table::{Family, Found, Key, Refused, V4, V6, at, claim_apart, cold_at, publish, remove_apart};
+use loxi_ebpf_layout::code::{drop, program};
+use loxi_ebpf_layout::flow::{
+    self, AGES, BUSY, Cold, FAST, IPIP, NAT, Out, REPLY, ROUTED, Seen, TUNNEL, rest, state, translation,
+};
+use loxi_ebpf_layout::l2::{exit, kind, port};
+use loxi_ebpf_layout::l3::{FRAGMENT_S, Fragment, Source, Zone};
+use loxi_ebpf_layout::lb::{Affinity, AffinityKey};
+use loxi_ebpf_layout::scratch::{Packet, flag, tracking, way};
+use loxi_ebpf_layout::family;
+
+/// Flows and fragments.
+#[inline(always)]
+pub fn commit<C: Ctx>(ctx: C) -> i32 {
+    let Some(p) = packet() else { return C::DROP };
+    if C::XDP && !reaches(p) {
+        // Nothing has been written yet: TC begins anew.
+        return C::PASS;
+    }
+    let result = if p.family == family::V4 { stages::<V4>(p) } else { stages::<V6>(p) };
+    go(ctx, p, program::COMMIT, result.map(|()| program::SEND))
+}
+
+/// Whether XDP may send by the port of the way.
+#[inline(always)]
+fn reaches(p: &Packet) -> bool {
+    port_of(p.out_port).is_some_and(|port| port.exit & exit::XDP != 0)
+}
+
+#[inline(always)]
+fn stages<F: Family>(p: &mut Packet) -> Step {
+    match p.tracking {
+        tracking::NEW => {
+            p.stages |= 1 << 14;
+            create::<F>(p)?;
+        }
+        tracking::ESTABLISHED => {
+            touch::<F>(p);
+            renew::<F>(p);
+        }
+        _ => return Ok(()),
+    }
+    remember_fragment(p, 0);
+    Ok(())
+}
+
+/// Writes the record of a first fragment; `reason`: it was dropped for that.
+#[inline(always)]
+pub fn remember_fragment(p: &Packet, reason: u8) {
+    let first = p.flags & flag::FRAGMENT != 0 && p.fragment_offset == 0;
+    if !first || p.flags & flag::TUPLE == 0 || p.flags & flag::DRY != 0 {
+        return;
+    }
+    let record = Fragment {
+        sport: p.sport,
+        dport: p.dport,
+        reason: reason as u32,
+        expires: p.now + FRAGMENT_S * SECOND,
+    };
+    FRAGMENTS.put(&fragment_key(p), &record, 0);
+}
+
+/// Takes a place in each count, or says which limit forbids it.
+#[inline(always)]
+fn within_limits(p: &Packet, zone: &Zone) -> Step {
+    let Some(count) = count_of(p.zone) else { return Err(drop::CT_FULL) };
+    let half_open = state::is_half_open(p.next_state);
+    // SAFETY: words of an array.
+    let (flows, open, created) =
+        unsafe { (&raw mut (*count).flows, &raw mut (*count).half_open, &raw mut (*count).created) };
+    if atomic::add(flows, 1) >= zone.max_flows as u64 {
+        less(flows);
+        return Err(drop::CT_FULL);
+    }
+    if half_open && atomic::add(open, 1) >= zone.max_half_open as u64 {
+        less(open);
+        less(flows);
+        return Err(drop::CT_HALF_OPEN_LIMIT);
+    }
+    if zone.max_per_source != u32::MAX && !within_source(p, zone) {
+        if half_open {
+            less(open);
+        }
+        less(flows);
+        return Err(drop::CT_SOURCE_LIMIT);
+    }
+    atomic::add(created, 1);
+    Ok(())
+}
+
+#[inline(always)]
+fn within_source(p: &Packet, zone: &Zone) -> bool {
+    let key = Source { zone: p.zone as u32, family: p.family as u32, addr: p.src };
+    let flows = match SOURCES.ptr(&key) {
+        Some(flows) => flows,
+        None => {
+            SOURCES.put(&key, &0, 1);
+            match SOURCES.ptr(&key) {
+                Some(flows) => flows,
+                None => return false,
+            }
+        }
+    };
+    if atomic::add(flows, 1) >= zone.max_per_source as u64 {
+        less(flows);
+        return false;
+    }
+    true
+}
+
+#[inline(always)]
+fn create<F: Family>(p: &mut Packet) -> Step {
+    let Some(zone) = zone_of(p.zone) else { return Ok(()) };
+    if p.flags & flag::DRY != 0 {
+        return Ok(());
+    }
+    within_limits(p, zone)?;
+    if p.backend != 0
+        && let Some(flows) = BACKEND_FLOWS.ptr(&p.backend)
+    {
+        atomic::add(flows, 1);
+    }
+    match insert::<F>(p) {
+        Ok(()) => {
+            remember_client(p);
+            Ok(())
+        }
+        Err(refused) => {
+            uncount(p, p.next_state, p.backend, &p.src);
+            if let Some(count) = count_of(p.zone) {
+                // SAFETY: a word of an array.
+                less(unsafe { &raw mut (*count).created });
+            }
+            Err(match refused {
+                Refused::Taken(_) => drop::PORTS_EXHAUSTED,
+                Refused::Full => drop::CT_FULL,
+                Refused::Contended => drop::CT_CONTENDED,
+            })
+        }
+    }
+}
+
+#[inline(always)]
+fn remember_client(p: &Packet) {
+    if p.affinity == 0 || p.backend == 0 {
+        return;
+    }
+    let key = AffinityKey { service: p.service, family: p.family as u32, client: p.src };
+    let entry = Affinity {
+        backend: p.backend,
+        generation: p.backend_generation,
+        expires: p.now + p.affinity,
+    };
+    AFFINITY.put(&key, &entry, 0);
+}
+
+/// Both directions' entries and what they share. The original one is published last.
+#[inline(always)]
+fn insert<F: Family>(p: &mut Packet) -> Result<(), Refused> {
+    let own = key_of(p);
+    let (out, flags) = decision(p);
+    let translated = Key {
+        src: p.new_src,
+        dst: p.new_dst,
+        rest: rest::key(p.new_sport, p.new_dport, p.protocol, p.zone),
+    };
+    let seen = Seen { epoch: p.epoch, seen: tick(p.now), packets: 1, bytes: p.ip_len as u64 };
+    let first = renewed::<F>(p, &own, &translated, flags, &seen, &out)?;
+    let reply = translated.reversed();
+    let own_reply = reply.src == own.src && reply.dst == own.dst && reply.rest == own.rest & rest::KEY;
+    let mut partner = first.number;
+    if !own_reply {
+        let back = own.reversed();
+        let never = Seen { epoch: 0, seen: tick(p.now), packets: 0, bytes: 0 };
+        let changed = if p.flags & flag::NAT != 0 { NAT } else { 0 };
+        match renewed::<F>(p, &reply, &back, REPLY | changed, &never, &Out::default()) {
+            Ok(second) => {
+                partner = second.number;
+                share::<F>(partner, &Cold { partner: first.number, ..Cold::default() });
+                publish::<F>(second.entry);
+            }
+            Err(refused) => {
+                remove_apart::<F>(first.number, &own);
+                return Err(refused);
+            }
+        }
+    }
+    share::<F>(first.number, &record(p, partner));
+    (p.place, p.original) = (first.number, first.number);
+    publish::<F>(first.entry);
+    Ok(())
+}
+
+/// Claims a place; an entry of that key that has ended makes room.
+#[inline(always)]
+fn renewed<F: Family>(
+    p: &Packet,
+    key: &Key,
+    new: &Key,
+    flags: u8,
+    seen: &Seen,
+    out: &Out,
+) -> Result<Found<F>, Refused> {
+    let bits = (p.next_state as u64) << rest::STATE | (flags as u64) << rest::FLAGS;
+    match claim_apart::<F>(key, new, bits, seen, out) {
+        Err(Refused::Taken(number)) => {
+            if F::alive_apart(number) != 0 {
+                return Err(Refused::Taken(number));
+            }
+            F::forget_apart(number);
+            claim_apart::<F>(key, new, bits, seen, out)
+        }
+        other => other,
+    }
+}
+
+#[inline(always)]
+fn share<F: Family>(number: u32, record: &Cold) {
+    if let Some(cold) = cold_at::<F>(number) {
+        // SAFETY: the place is this program's while its entry is busy.
+        unsafe { *cold = *record };
+    }
+}
+
+#[inline(always)]
+fn record(p: &Packet, partner: u32) -> Cold {
+    let generation = |port: u16| PORT_POLICY.get(&(port as u32)).map_or(0, |policy| policy.generation as u32);
+    Cold {
+        created: p.now,
+        partner,
+        service: p.service,
+        backend: p.backend,
+        backend_generation: p.backend_generation,
+        source_generation: generation(p.port),
+        destination_generation: if p.subject == 0 { 0 } else { generation(p.subject) },
+        source_port: p.port,
+        destination_port: p.subject,
+        in_port: p.port,
+        in_tunnel: p.back,
+        in_mac: p.smac,
+        translation: translation::with(p.translation, if p.translation == 0 { 0 } else { p.outer_family }),
+        hairpin: p.hairpin,
+        dsr_target: p.dsr_target,
+    }
+}
+
+/// Whether the next packet like this one may go the short way, and where.
+#[inline(always)]
+fn decision(p: &Packet) -> (Out, u8) {
+    let mut flags = if p.flags & flag::NAT != 0 { NAT } else { 0 };
+    if p.routed != 0 {
+        flags |= ROUTED;
+    }
+    if p.ages != 0 {
+        flags |= AGES;
+    }
+    let via = match p.way {
+        way::TUNNEL => {
+            flags |= TUNNEL;
+            p.out_tunnel
+        }
+        way::IPIP => {
+            flags |= IPIP;
+            p.out_interface
+        }
+        _ => p.out_interface,
+    };
+    let mac = if p.way == way::PORT { p.new_dmac } else { p.outer_dmac };
+    let out = Out { port: p.out_port, via, in_port: p.outer_port, mac };
+    if is_short(p) {
+        flags |= FAST;
+    }
+    (out, flags)
+}
+
+/// What the short way can do.
+#[inline(always)]
+fn is_short(p: &Packet) -> bool {
+    let Some(egress) = port_of(p.out_port) else { return false };
+    let Some(ingress) = port_of(p.outer_port) else { return false };
+    let plain = p.ended == 0 && p.flags & flag::FRAGMENT == 0 && p.tag == crate::ctx::UNTAGGED;
+    let untagged = egress.flags & port::TRUNK == 0;
+    let known = p.routed == 0 || p.out_interface != 0 && p.dmac == ingress.gateway;
+    let tracked = matches!(p.protocol, 1 | 6 | 17 | 58);
+    plain && untagged && known && tracked && p.way == way::PORT && ingress.kind != kind::TUNNEL
+}
+
+/// An existing flow takes note of a packet: time, counters, state.
+#[inline(always)]
+pub fn touch<F: Family>(p: &Packet) {
+    if p.flags & flag::DRY != 0 {
+        return;
+    }
+    let Some(entry) = at::<F>(p.place) else { return };
+    // SAFETY: words of an entry, each written at once.
+    unsafe {
+        let seen = &mut *F::seen(entry);
+        seen.seen = tick(p.now);
+        seen.packets += 1;
+        seen.bytes += p.ip_len as u64;
+    }
+    if p.next_state != p.state {
+        moves::<F>(p);
+    }
+}
+
+/// The state of both directions.
+#[inline(always)]
+fn moves<F: Family>(p: &Packet) {
+    let partner = if p.place == p.original {
+        // SAFETY: a word of a record.
+        cold_at::<F>(p.original).map_or(0, |cold| unsafe { (*cold).partner })
+    } else {
+        p.place
+    };
+    // Whoever changes the original's state does the accounts.
+    if becomes::<F>(p.original, p.state, p.next_state) {
+        let was = state::is_half_open(p.state);
+        if was && !state::is_half_open(p.next_state)
+            && let Some(count) = count_of(p.zone)
+        {
+            // SAFETY: a word of an array.
+            less(unsafe { &raw mut (*count).half_open });
+        }
+    }
+    if partner != p.original {
+        becomes::<F>(partner, p.state, p.next_state);
+    }
+}
+
+#[inline(always)]
+fn becomes<F: Family>(number: u32, old: u8, new: u8) -> bool {
+    let Some(entry) = at::<F>(number) else { return false };
+    // SAFETY: a word of an entry.
+    let word = unsafe { F::rest(entry).read_volatile() };
+    rest::state(word) == old && atomic::replace(F::rest(entry), word, rest::revised(word, new, rest::flags(word)))
+}
+
+/// Writes down what was decided for the packet, for those that follow. Who finds the entry
+/// busy leaves it.
+#[inline(always)]
+fn renew<F: Family>(p: &Packet) {
+    if p.flags & flag::DRY != 0 {
+        return;
+    }
+    let Some(entry) = at::<F>(p.place) else { return };
+    // SAFETY: words of an entry; the decision is written while the entry is busy.
+    unsafe {
+        let word = F::rest(entry).read_volatile();
+        if rest::flags(word) & BUSY != 0 || !F::is(entry, &key_of(p)) {
+            return;
+        }
+        let (out, flags) = decision(p);
+        let flags = flags | rest::flags(word) & (REPLY | NAT);
+        let busy = rest::revised(word, rest::state(word), flags | BUSY);
+        if !atomic::replace(F::rest(entry), word, busy) {
+            return;
+        }
+        *F::out(entry) = out;
+        (*F::seen(entry)).epoch = p.epoch;
+        if p.flags & flag::STALE != 0
+            && let Some(cold) = cold_at::<F>(p.original)
+        {
+            (*cold).source_generation = p.source_generation;
+            (*cold).destination_generation = p.destination_generation;
+        }
+        atomic::replace(F::rest(entry), busy, rest::revised(busy, rest::state(busy), flags));
+    }
+}
+
+const _: () = assert!(flow::BUSY == 128);

@@ -1,0 +1,96 @@
+//! The first program: the short way, or the beginning of the long one.
+
+use crate::ctx::{Ctx, globals};
+use crate::fast::{Here, try_fast};
+use crate::maps::{ANSWERS, PORTS};
+use crate::parse::parse;
+use crate::stage::{go, packet, port_of, tick};
+use loxi_ebpf_layout::code::program;
+use loxi_ebpf_layout::count::CROSSING;
+use loxi_ebpf_layout::l2::{kind, side};
+use loxi_ebpf_layout::scratch::{Answer, Beside, Globals, Packet, flag};
+
+/// Bytes that must be readable at once: outer headers of IPv6 and VXLAN, inner Ethernet, IPv6, a fragment header, TCP.
+const READABLE: u32 = 192;
+
+/// The stub in the root namespace stands for no port.
+const CROSSING_STUB: u32 = 0;
+
+/// Looks at a frame for the first time.
+#[inline(always)]
+pub fn entry<C: Ctx>(ctx: C) -> i32 {
+    let Some(globals) = globals() else { return C::DROP };
+    let beside = ctx.beside();
+    let asked = beside.flags & flag::ASKED != 0;
+    let Some(port) = PORTS.get(&beside.port).map(|pair| pair.pair.current()) else { return C::DROP };
+    if !C::XDP && !asked && (port.kind == kind::HOST || beside.port == CROSSING_STUB) {
+        let mark = ctx.mark();
+        if mark & 0xffff_0000 == CROSSING {
+            let at = if beside.port == CROSSING_STUB { side::ROOT } else { side::DATAPLANE };
+            return deliver(ctx, mark as u16, at, globals);
+        }
+        if beside.port == CROSSING_STUB {
+            return C::PASS;
+        }
+    }
+    let len = ctx.len();
+    if !C::XDP && ctx.data() + 64 > ctx.data_end() && ctx.data() + len as usize > ctx.data_end() {
+        ctx.pull(if len < READABLE { len } else { READABLE });
+    }
+    let now = if asked {
+        beside.now[0] as u64 | (beside.now[1] as u64) << 32
+    } else {
+        ctx.clock() + globals.clock_offset
+    };
+    let here = Here { port, beside, globals, tick: tick(now) };
+    if let Some(action) = try_fast(ctx, &here) {
+        return action;
+    }
+    long_way(ctx, &beside, globals, now, port.side)
+}
+
+/// A frame whose fate was sealed in the other namespace.
+#[inline(always)]
+fn deliver<C: Ctx>(ctx: C, number: u16, at: u8, globals: &Globals) -> i32 {
+    ctx.unmark();
+    if number == u16::MAX {
+        return ctx.send_to_slow_path(at, globals);
+    }
+    match port_of(number) {
+        Some(port) if port.side == at => ctx.send(number, port, at, globals),
+        _ => C::DROP,
+    }
+}
+
+#[inline(always)]
+fn long_way<C: Ctx>(ctx: C, beside: &Beside, globals: &Globals, now: u64, side: u8) -> i32 {
+    let Some(p) = packet() else { return C::DROP };
+    // SAFETY: all zeroes is a packet: it has integers and arrays of them only.
+    *p = unsafe { core::mem::zeroed::<Packet>() };
+    p.now = now;
+    p.epoch = globals.epoch as u32;
+    p.flags = beside.flags & (flag::ASKED | flag::DRY);
+    p.port = beside.port as u16;
+    p.outer_port = beside.port as u16;
+    p.side = side;
+    p.len = ctx.len();
+    p.end = p.len;
+    p.tag = ctx.tag();
+    p.random = super::random();
+    p.stages = 1;
+    if p.flags & flag::ASKED != 0
+        && let Some(answer) = ANSWERS.ptr(&0)
+    {
+        // SAFETY: this processor's own value, for which all zeroes is one.
+        unsafe {
+            *answer = core::mem::zeroed::<Answer>();
+            (*answer).nonce = beside.nonce;
+            (*answer).preferred = u32::MAX;
+        }
+    }
+    if ctx.data() + READABLE as usize > ctx.data_end() && !C::XDP {
+        ctx.pull(if p.len < READABLE { p.len } else { READABLE });
+    }
+    let parsed = parse(ctx, p).map(|()| program::INGRESS);
+    go(ctx, p, program::ENTRY, parsed)
+}

@@ -1,0 +1,4 @@
+#![deny(missing_docs)]
+#![doc = include_str!("../README.md")]
+
+pub mod plan;

@@ -2,3 +2,4 @@
 #![doc = include_str!("../README.md")]
 
 pub mod plan;
+pub mod sys;

@@ -50,32 +50,35 @@ pub struct Told {
     pub padding: u16,
 }
 
-/// What stands before a frame that is handed to the slow path: in the place
-/// of an Ethernet header, so that a TAP carries it.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PuntHeader {
-    /// Marks it: [`PUNT_MAGIC`], a locally administered unicast address's beginning.
-    pub magic: [u8; 4],
-    /// Ingress port.
-    pub port: u16,
-    /// The core's number of the reason.
-    pub reason: u16,
-    /// 802.1Q tag that was taken out, or 0xffff.
-    pub tag: u16,
-    /// Zero.
-    pub reserved: u16,
-    /// [`PUNT_ETHERTYPE`].
-    pub ethertype: u16,
+/// The outermost 802.1Q tag of a frame that is handed to the slow path: the ingress port as VLAN,
+/// the reason above it. A tag is what every device carries, segments and checksums of the frame with it.
+#[must_use]
+#[inline(always)]
+pub const fn punt_tag(port: u16, reason: u8) -> u16 {
+    port & 0x0fff | (reason.wrapping_sub(PUNT_REASONS) as u16) << 12
 }
 
-/// Beginning of a [`PuntHeader`].
-pub const PUNT_MAGIC: [u8; 4] = [0x02, b'l', b'x', b'p'];
-/// Local experimental ethertype 1 (IEEE 802 numbers), as it is in a frame.
-pub const PUNT_ETHERTYPE: u16 = 0x88b5u16.to_be();
+/// Port and reason of such a tag. The slow path sends with the same tag: there the port is the
+/// one by which the frame leaves, the reason is of no use.
+#[must_use]
+#[inline(always)]
+pub const fn of_punt_tag(tag: u16) -> (u16, u8) {
+    (tag & 0x0fff, (tag >> 12) as u8 + PUNT_REASONS)
+}
+
+/// The lowest of the core's numbers of unfinished packets; 16 of them fit a tag.
+pub const PUNT_REASONS: u8 = 20;
+
+const _: () = assert!(crate::limits::PORTS <= 0x1000);
 
 /// Upper half of the mark of a frame that crosses between the namespaces: its
 /// fate is sealed, and the lower half is the port by which it leaves.
 pub const CROSSING: u32 = 0x10c1_0000;
 
-plain! { PortCount = 64, Told = 64, PuntHeader = 14 }
+/// In place of a port's number: the stub at the crossing's end in the root namespace.
+pub const CROSSING_STUB: u32 = 0;
+
+/// In place of a port's number: the stub at the slow path's device, by which frames come that it sends.
+pub const SLOW_PATH: u32 = 0xffff;
+
+plain! { PortCount = 64, Told = 64 }

@@ -23,6 +23,7 @@ pub mod l2;
 pub mod l3;
 pub mod lb;
 pub mod limits;
+pub mod meta;
 pub mod pair;
 pub mod policy;
 pub mod scratch;

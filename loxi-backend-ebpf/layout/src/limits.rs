@@ -25,7 +25,7 @@ pub const NAT_RULES: u32 = 64;
 pub const PORT_TRIES: u32 = 64;
 /// Options of a neighbour discovery message.
 pub const ND_OPTIONS: u32 = 8;
-/// IPv4 header and 64 bits of payload are what an ICMP error quotes at least.
+/// Fragmented packets that are remembered at once.
 pub const FRAGMENTS: u32 = 4096;
 /// Choices that one packet can make.
 pub const CHOICES: usize = 8;

@@ -1,13 +1,13 @@
 //! The end of a packet that did not leave: counted, told, handed on.
 
-use crate::ctx::{Ctx, UNTAGGED, globals, write};
+use crate::ctx::{Ctx, globals};
 use crate::maps::{COUNTERS, DROPS, FATES, TOLD};
 use crate::stage::commit::{remember_fragment, touch};
 use crate::stage::{answer, is_drop, packet, port_of, tick};
 use crate::table::{V4, V6};
 use aya_ebpf::helpers::bpf_ringbuf_output;
 use loxi_ebpf_layout::code::{self, FATES as MOST_FATES};
-use loxi_ebpf_layout::count::{PUNT_ETHERTYPE, PUNT_MAGIC, PuntHeader, Told};
+use loxi_ebpf_layout::count::{Told, punt_tag};
 use loxi_ebpf_layout::flow::RECHECK;
 use loxi_ebpf_layout::l3::NeighborKey;
 use loxi_ebpf_layout::scratch::{Packet, flag, tracking};
@@ -110,20 +110,7 @@ fn hand_on<C: Ctx>(ctx: C, p: &Packet) -> i32 {
         count(p, code::drop::UNSUPPORTED.get());
         return C::DROP;
     }
-    // A tag that is in the frame is handed on there.
-    let tag = ctx.tag();
-    let header = PuntHeader {
-        magic: PUNT_MAGIC,
-        port: p.outer_port,
-        reason: (p.fate - code::PUNTED) as u16,
-        tag,
-        reserved: 0,
-        ethertype: PUNT_ETHERTYPE,
-    };
-    if tag != UNTAGGED && !ctx.untag() {
-        return C::DROP;
-    }
-    if !ctx.push(size_of::<PuntHeader>() as u32) || !write(ctx, 0, header) {
+    if !ctx.push_tag(punt_tag(p.outer_port, p.fate - code::PUNTED)) {
         return C::DROP;
     }
     ctx.send_to_slow_path(p.side, globals)

@@ -134,9 +134,9 @@ tables! {
     /// Routes: places of next hops, or of groups.
     ROUTES: l3::Route => u32, BPF_MAP_TYPE_LPM_TRIE[262144], ON_DEMAND;
     /// Next hops.
-    NEXT_HOPS: u32 => l3::NextHop, BPF_MAP_TYPE_ARRAY[16384], MAPPED;
+    NEXT_HOPS: u32 => Pair<l3::NextHop>, BPF_MAP_TYPE_ARRAY[16384], MAPPED;
     /// Groups of next hops.
-    GROUPS: u32 => l3::Group, BPF_MAP_TYPE_ARRAY[1024], MAPPED;
+    GROUPS: u32 => Pair<l3::Group>, BPF_MAP_TYPE_ARRAY[1024], MAPPED;
     /// NAT rules.
     NAT_RULES: u32 => l3::NatRule, BPF_MAP_TYPE_ARRAY[4096], MAPPED;
     /// Addresses of SNAT pools.
@@ -148,7 +148,7 @@ tables! {
     /// Flows of sources, in zones that limit them.
     SOURCES: l3::Source => u64, BPF_MAP_TYPE_HASH[65536], ON_DEMAND;
     /// Fragmented packets.
-    FRAGMENTS: l3::FragmentKey => l3::Fragment, BPF_MAP_TYPE_HASH[limits::FRAGMENTS], 0;
+    FRAGMENTS: l3::FragmentKey => l3::Fragment, BPF_MAP_TYPE_HASH[2 * limits::FRAGMENTS], ON_DEMAND;
 
     /// Virtual addresses.
     VIPS: l3::VrfAddr => u32, BPF_MAP_TYPE_HASH[65536], ON_DEMAND;

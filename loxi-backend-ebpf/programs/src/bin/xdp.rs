@@ -36,6 +36,13 @@ programs! {
     finish => finish::finish,
 }
 
+/// Asks about a frame: what the stub says of others lies before it, as metadata.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+fn ask(frame: *mut xdp_md) -> i32 {
+    loxi_ebpf_programs::ctx::ask(Xdp(frame))
+}
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     // Never reached: the verifier admits no program that could.

@@ -9,7 +9,7 @@ mod tc;
 mod xdp;
 
 pub use tc::Tc;
-pub use xdp::Xdp;
+pub use xdp::{Xdp, ask};
 
 use crate::maps::GLOBALS;
 use core::ffi::c_void;

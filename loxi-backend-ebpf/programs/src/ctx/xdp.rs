@@ -5,6 +5,7 @@ use crate::maps::{BESIDE, DEVICES, PROGRAMS};
 use aya_ebpf::bindings::{xdp_action::*, xdp_md};
 use aya_ebpf::helpers::*;
 use core::ffi::c_void;
+use loxi_ebpf_layout::code::program;
 use loxi_ebpf_layout::l2::Port;
 use loxi_ebpf_layout::limits;
 use loxi_ebpf_layout::scratch::{Beside, Globals};
@@ -30,6 +31,21 @@ impl Xdp {
     fn adjust(self, n: i32) -> bool {
         unsafe { bpf_xdp_adjust_head(self.0, n) == 0 }
     }
+}
+
+/// Begins the entry program with what lies before the frame in place of what its stub would say.
+#[inline(always)]
+pub fn ask(ctx: Xdp) -> i32 {
+    // SAFETY: reads of the context's own fields; the kernel checks both.
+    let (meta, data) = unsafe { ((*ctx.0).data_meta as usize, (*ctx.0).data as usize) };
+    if meta + size_of::<Beside>() > data {
+        return Xdp::DROP;
+    }
+    let Some(beside) = BESIDE.ptr(&0) else { return Xdp::DROP };
+    // SAFETY: the metadata holds a whole value, as just checked, and the other is this processor's own.
+    unsafe { *beside = *(meta as *const Beside) };
+    ctx.jump(program::ENTRY);
+    Xdp::DROP
 }
 
 impl Ctx for Xdp {

@@ -5,7 +5,7 @@ use crate::ctx::Ctx;
 use crate::maps::{AFFINITY, BACKEND_FLOWS, FRAGMENTS, PORT_POLICY, SOURCES};
 use crate::parse::Step;
 use crate::life::{count_of, less, uncount, zone_of};
-use crate::stage::conntrack::{fragment_key, key_of};
+use crate::stage::conntrack::{NO_ZONE, fragment_key, key_of};
 use crate::stage::{SECOND, go, packet, port_of, tick};
 use crate::table::{Family, Found, Key, Refused, V4, V6, at, claim_apart, cold_at, publish, remove_apart};
 use loxi_ebpf_layout::code::{drop, program};
@@ -66,8 +66,17 @@ pub fn remember_fragment(p: &Packet, reason: u8) {
         reason: reason as u32,
         expires: p.now + FRAGMENT_S * SECOND,
     };
-    FRAGMENTS.put(&fragment_key(p), &record, 0);
+    let key = fragment_key(p);
+    if FRAGMENTS.put(&key, &record, NEW) != 0 {
+        FRAGMENTS.put(&key, &record, 0);
+    } else if let Some(count) = count_of(NO_ZONE) {
+        // SAFETY: a word of an array.
+        atomic::add(unsafe { &raw mut (*count).flows }, 1);
+    }
 }
+
+/// BPF_NOEXIST.
+const NEW: u64 = 1;
 
 /// Takes a place in each count, or says which limit forbids it.
 #[inline(always)]

@@ -1,20 +1,17 @@
 //! The first program: the short way, or the beginning of the long one.
 
-use crate::ctx::{Ctx, globals};
+use crate::ctx::{Ctx, UNTAGGED, globals};
 use crate::fast::{Here, try_fast};
 use crate::maps::{ANSWERS, PORTS};
 use crate::parse::parse;
 use crate::stage::{go, packet, port_of, tick};
 use loxi_ebpf_layout::code::program;
-use loxi_ebpf_layout::count::CROSSING;
+use loxi_ebpf_layout::count::{CROSSING, CROSSING_STUB, SLOW_PATH, of_punt_tag};
 use loxi_ebpf_layout::l2::{kind, side};
 use loxi_ebpf_layout::scratch::{Answer, Beside, Globals, Packet, flag};
 
 /// Bytes that must be readable at once: outer headers of IPv6 and VXLAN, inner Ethernet, IPv6, a fragment header, TCP.
 const READABLE: u32 = 192;
-
-/// The stub in the root namespace stands for no port.
-const CROSSING_STUB: u32 = 0;
 
 /// Looks at a frame for the first time.
 #[inline(always)]
@@ -22,7 +19,9 @@ pub fn entry<C: Ctx>(ctx: C) -> i32 {
     let Some(globals) = globals() else { return C::DROP };
     let beside = ctx.beside();
     let asked = beside.flags & flag::ASKED != 0;
-    let Some(port) = PORTS.get(&beside.port).map(|pair| pair.pair.current()) else { return C::DROP };
+    let Some(port) = PORTS.get(&beside.port).map(|pair| pair.pair.current()) else {
+        return if !C::XDP && beside.port == SLOW_PATH { finished(ctx, globals) } else { C::DROP };
+    };
     if !C::XDP && !asked && (port.kind == kind::HOST || beside.port == CROSSING_STUB) {
         let mark = ctx.mark();
         if mark & 0xffff_0000 == CROSSING {
@@ -47,6 +46,20 @@ pub fn entry<C: Ctx>(ctx: C) -> i32 {
         return action;
     }
     long_way(ctx, &beside, globals, now, port.side)
+}
+
+/// A frame that the slow path sends. It has counted it.
+#[inline(always)]
+fn finished<C: Ctx>(ctx: C, globals: &Globals) -> i32 {
+    let tag = ctx.tag();
+    if tag == UNTAGGED || !ctx.untag() {
+        return C::DROP;
+    }
+    let (number, _) = of_punt_tag(tag);
+    match port_of(number) {
+        Some(port) => ctx.send(number, port, side::DATAPLANE, globals),
+        None => C::DROP,
+    }
 }
 
 /// A frame whose fate was sealed in the other namespace.

@@ -323,11 +323,11 @@ fn resolve(p: &Packet, vrf: u16, tuple: &Tuple, found: &mut Resolved) -> Step {
         *target
     } else {
         match GROUPS.get(&(*target & !TO_GROUP)) {
-            Some(group) => member(group, tuple),
+            Some(group) => member(group.current(), tuple),
             None => return Ok(()),
         }
     };
-    let Some(next) = NEXT_HOPS.get(&place) else { return Ok(()) };
+    let Some(next) = NEXT_HOPS.get(&place).map(loxi_ebpf_layout::pair::Pair::current) else { return Ok(()) };
     match next.kind {
         hop::BLACKHOLE => Err(drop::BLACKHOLE),
         hop::HOST => Err(punt::NOT_OURS_ROUTE),
@@ -447,10 +447,15 @@ fn under_tunnel(p: &mut Packet) -> Step {
     let (vrf, family, local, remote) = (tunnel.vrf, tunnel.family, tunnel.local, tunnel.remote);
     let (overhead, port_mtu, endpoint, subject) =
         (tunnel.overhead, tunnel.mtu, tunnel.endpoint, tunnel.in_port);
+    let computes = tunnel.flags & loxi_ebpf_layout::tunnel::flag::CHECKSUM != 0;
     if p.routed != 0 && p.new_dmac == [0; 6] {
         (p.new_dmac, p.new_smac) = (tunnel.inner_dst, tunnel.inner_src);
     }
     let link = underlay(p, vrf, family, local, remote)?;
+    // The outer checksum covers the inner packet. Before a flow comes into being: the slow path makes it.
+    if computes {
+        return Err(punt::CHECKSUM);
+    }
     let lowered = PATH_MTUS.get(&endpoint).copied().unwrap_or(0);
     let outer = outer_mtu(lowered, tick(p.now), link);
     let room = outer.saturating_sub(overhead);

@@ -8,7 +8,7 @@ use crate::parse::{ETH, Step, add32, ethertype, fold};
 use crate::stage::forward::tunnel_of;
 use crate::stage::service::hash_of;
 use crate::stage::{answer, choose, go, packet, port_of};
-use loxi_ebpf_layout::code::{self, drop, program, punt};
+use loxi_ebpf_layout::code::{self, drop, program};
 use loxi_ebpf_layout::l2::{Port, PortVlan, carried, port};
 use loxi_ebpf_layout::scratch::{Packet, choice, flag, l4, tracking, way};
 use loxi_ebpf_layout::tunnel::{self, Tunnel};
@@ -42,10 +42,6 @@ fn is_open(p: &Packet) -> Step {
         let Some(tunnel) = tunnel_of(p.out_tunnel) else { return Err(drop::EGRESS_DOWN) };
         if open(tunnel.in_port).is_none() {
             return Err(drop::EGRESS_DOWN);
-        }
-        if tunnel.flags & tunnel::flag::CHECKSUM != 0 {
-            // It covers the inner packet. A flow that this packet has made is the slow path's already.
-            return Err(punt::CHECKSUM);
         }
     }
     if open(p.out_port).is_none() { Err(drop::EGRESS_DOWN) } else { Ok(()) }

@@ -1,0 +1,90 @@
+//! The running kernel.
+
+use super::raw::{self, Map};
+use super::{Kernel, KernelError, MAPPED, Memory, Put, Table};
+use std::collections::BTreeMap;
+use std::io;
+
+/// Tables of the running kernel.
+#[derive(Debug)]
+pub struct RealKernel {
+    maps: BTreeMap<Table, Map>,
+    memory: BTreeMap<Table, Memory>,
+}
+
+fn failed(call: &'static str, table: Table) -> impl FnOnce(io::Error) -> KernelError {
+    move |source| KernelError { call, object: table.name().to_owned(), source }
+}
+
+impl RealKernel {
+    /// Takes over maps, and maps the arrays among them into this process. One that is missing
+    /// is asked for by mistake only.
+    ///
+    /// # Errors
+    /// [`KernelError`] if a map is missing, is not of the layout's sizes, or can't be mapped.
+    pub(crate) fn new(maps: BTreeMap<Table, Map>) -> Result<Self, KernelError> {
+        let mut memory = BTreeMap::new();
+        for table in Table::ALL {
+            let map = maps.get(table).ok_or_else(|| failed("find", *table)(io::ErrorKind::NotFound.into()))?;
+            if (map.key, map.value) != table.sizes() {
+                let message = format!("keys of {} and values of {} bytes", map.key, map.value);
+                return Err(failed("check", *table)(io::Error::other(message)));
+            }
+        }
+        for table in MAPPED {
+            if let Some(map) = maps.get(table) {
+                let len = map.value.next_multiple_of(8) * map.entries as usize;
+                memory.insert(*table, Memory::map(map.fd(), len).map_err(failed("map", *table))?);
+            }
+        }
+        Ok(Self { maps, memory })
+    }
+
+    fn map(&self, table: Table) -> &Map {
+        // `new` admits no instance without one of each.
+        &self.maps[&table]
+    }
+
+    /// Bytes that all tables take when they are full.
+    #[must_use]
+    pub fn footprint(&self) -> u64 {
+        self.maps.values().map(Map::footprint).sum()
+    }
+
+    /// The kernel's number of a table.
+    #[must_use]
+    pub fn id(&self, table: Table) -> u32 {
+        self.map(table).id
+    }
+}
+
+impl Kernel for RealKernel {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8], how: Put) -> Result<(), KernelError> {
+        self.map(table).put(key, value, how as u64).map_err(failed("put into", table))
+    }
+
+    fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool, KernelError> {
+        self.map(table).remove(key).map_err(failed("remove from", table))
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
+        self.map(table).get(key).map_err(failed("look up in", table))
+    }
+
+    fn entries(&self, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KernelError> {
+        self.map(table).entries().map_err(failed("read", table))
+    }
+
+    fn capacity(&self, table: Table) -> u32 {
+        self.map(table).entries
+    }
+
+    fn memory(&self, table: Table) -> &Memory {
+        // `new` has mapped each of MAPPED; asking for another is a mistake of this crate.
+        &self.memory[&table]
+    }
+
+    fn grace(&mut self) -> Result<(), KernelError> {
+        raw::grace().map_err(failed("grace period of", Table::Globals))
+    }
+}

@@ -71,6 +71,18 @@ pub const PUNT_REASONS: u8 = 20;
 
 const _: () = assert!(crate::limits::PORTS <= 0x1000);
 
+/// Things that are learned, in tables of a fixed size: how many there are is counted.
+pub mod kept {
+    /// Stations of all bridges.
+    pub const STATIONS: u32 = 0;
+    /// Neighbours.
+    pub const NEIGHBORS: u32 = 1;
+    /// Fragmented packets.
+    pub const FRAGMENTS: u32 = 2;
+    /// How many kinds there are.
+    pub const COUNT: u32 = 8;
+}
+
 /// Upper half of the mark of a frame that crosses between the namespaces: its
 /// fate is sealed, and the lower half is the port by which it leaves.
 pub const CROSSING: u32 = 0x10c1_0000;

@@ -87,6 +87,8 @@ pub mod family {
 pub unsafe trait Plain: Copy + 'static {}
 
 // SAFETY: integers have no padding, and every bit pattern is one.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
 unsafe impl Plain for u32 {}
 // SAFETY: as above.
 unsafe impl Plain for u64 {}

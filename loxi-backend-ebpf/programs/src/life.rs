@@ -1,7 +1,7 @@
 //! How long a flow lives, and what its end takes back.
 
 use crate::atomic;
-use crate::maps::{BACKEND_FLOWS, SOURCES, ZONE_COUNT, ZONES};
+use crate::maps::{BACKEND_FLOWS, KEPT, SOURCES, ZONE_COUNT, ZONES};
 use crate::stage::{SECOND, packet, tick};
 use crate::table::{Family, at, cold_at, remove};
 use loxi_ebpf_layout::Addr;
@@ -19,6 +19,21 @@ pub fn zone_of(number: u8) -> Option<&'static Zone> {
 #[inline(always)]
 pub fn count_of(zone: u8) -> Option<*mut ZoneCount> {
     ZONE_COUNT.ptr(&(zone as u32))
+}
+
+/// Counts a learned thing.
+#[inline(always)]
+pub fn keep(kind: u32) {
+    if let Some(count) = KEPT.ptr(&kind) {
+        atomic::add(count, 1);
+    }
+}
+
+/// Whether there are fewer learned things of a kind than may be.
+#[inline(always)]
+pub fn has_room(kind: u32, most: u32) -> bool {
+    // SAFETY: a word of an array.
+    KEPT.ptr(&kind).is_some_and(|count| unsafe { count.read_volatile() } < most as u64)
 }
 
 /// One less.

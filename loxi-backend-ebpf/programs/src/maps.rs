@@ -104,43 +104,45 @@ tables! {
     /// Policies of ports.
     PORT_POLICY: u32 => l2::PortPolicy, BPF_MAP_TYPE_ARRAY[limits::PORTS], MAPPED;
     /// VLANs of trunks: 1 tagged.
-    PORT_VLANS: l2::PortVlan => u32, BPF_MAP_TYPE_HASH[16384], ON_DEMAND;
+    PORT_VLANS: l2::PortVlan => u32, BPF_MAP_TYPE_HASH[limits::LINK_THINGS], ON_DEMAND;
     /// More MACs of guarded ports.
-    PORT_MACS: l2::PortMac => u32, BPF_MAP_TYPE_HASH[16384], ON_DEMAND;
+    PORT_MACS: l2::PortMac => u32, BPF_MAP_TYPE_HASH[limits::LINK_THINGS], ON_DEMAND;
     /// Bridges.
     BRIDGES: u32 => Pair<l2::Bridge>, BPF_MAP_TYPE_ARRAY[limits::BRIDGES], MAPPED;
+    /// What is kept of things that are learned, by [`count::kept`].
+    KEPT: u32 => u64, BPF_MAP_TYPE_ARRAY[count::kept::COUNT], MAPPED;
     /// Learned stations per bridge.
     STATION_COUNT: u32 => u64, BPF_MAP_TYPE_ARRAY[limits::BRIDGES], MAPPED;
     /// First L3 interface of each link.
-    LINKS: l2::Link => u32, BPF_MAP_TYPE_HASH[16384], ON_DEMAND;
+    LINKS: l2::Link => u32, BPF_MAP_TYPE_HASH[limits::LINK_THINGS], ON_DEMAND;
     /// MACs that admit to L3, and their interfaces.
-    ADMITS: l2::Station => u32, BPF_MAP_TYPE_HASH[16384], ON_DEMAND;
+    ADMITS: l2::Station => u32, BPF_MAP_TYPE_HASH[limits::LINK_THINGS], ON_DEMAND;
     /// Stations, configured and learned.
-    STATIONS: l2::Station => l2::StationAt, BPF_MAP_TYPE_HASH[65536], ON_DEMAND;
+    STATIONS: l2::Station => l2::StationAt, BPF_MAP_TYPE_HASH[limits::STATIONS], ON_DEMAND;
     /// Addresses of interfaces by link.
-    LINK_ADDRS: l2::LinkAddr => u32, BPF_MAP_TYPE_HASH[16384], ON_DEMAND;
+    LINK_ADDRS: l2::LinkAddr => u32, BPF_MAP_TYPE_HASH[limits::LINK_THINGS], ON_DEMAND;
     /// Static neighbours by link: which interface has each.
-    PROXIES: l2::LinkAddr => u32, BPF_MAP_TYPE_HASH[65536], ON_DEMAND;
+    PROXIES: l2::LinkAddr => u32, BPF_MAP_TYPE_HASH[limits::NEIGHBORS], ON_DEMAND;
     /// Addresses of interfaces by VRF.
-    LOCAL_ADDRS: l3::VrfAddr => u32, BPF_MAP_TYPE_HASH[16384], ON_DEMAND;
+    LOCAL_ADDRS: l3::VrfAddr => u32, BPF_MAP_TYPE_HASH[limits::LINK_THINGS], ON_DEMAND;
     /// L3 interfaces.
     INTERFACES: u32 => Pair<l3::Interface>, BPF_MAP_TYPE_ARRAY[limits::INTERFACES], MAPPED;
     /// Neighbours, configured and learned.
-    NEIGHBORS: l3::NeighborKey => l3::Neighbor, BPF_MAP_TYPE_HASH[65536], ON_DEMAND;
+    NEIGHBORS: l3::NeighborKey => l3::Neighbor, BPF_MAP_TYPE_HASH[limits::NEIGHBORS], ON_DEMAND;
     /// VRFs.
     VRFS: u32 => Pair<l3::Vrf>, BPF_MAP_TYPE_ARRAY[limits::VRFS], MAPPED;
     /// Sets of addresses.
-    SETS: l3::Member => u32, BPF_MAP_TYPE_LPM_TRIE[262144], ON_DEMAND;
+    SETS: l3::Member => u32, BPF_MAP_TYPE_LPM_TRIE[limits::SET_MEMBERS], ON_DEMAND;
     /// Routes: places of next hops, or of groups.
-    ROUTES: l3::Route => u32, BPF_MAP_TYPE_LPM_TRIE[262144], ON_DEMAND;
+    ROUTES: l3::Route => u32, BPF_MAP_TYPE_LPM_TRIE[limits::ROUTES], ON_DEMAND;
     /// Next hops.
-    NEXT_HOPS: u32 => Pair<l3::NextHop>, BPF_MAP_TYPE_ARRAY[16384], MAPPED;
+    NEXT_HOPS: u32 => Pair<l3::NextHop>, BPF_MAP_TYPE_ARRAY[limits::NEXT_HOPS], MAPPED;
     /// Groups of next hops.
-    GROUPS: u32 => Pair<l3::Group>, BPF_MAP_TYPE_ARRAY[1024], MAPPED;
+    GROUPS: u32 => Pair<l3::Group>, BPF_MAP_TYPE_ARRAY[limits::GROUPS], MAPPED;
     /// NAT rules.
-    NAT_RULES: u32 => l3::NatRule, BPF_MAP_TYPE_ARRAY[4096], MAPPED;
+    NAT_RULES: u32 => l3::NatRule, BPF_MAP_TYPE_ARRAY[limits::NAT_PLACES], MAPPED;
     /// Addresses of SNAT pools.
-    NAT_POOL: u32 => loxi_ebpf_layout::Addr, BPF_MAP_TYPE_ARRAY[16384], MAPPED;
+    NAT_POOL: u32 => loxi_ebpf_layout::Addr, BPF_MAP_TYPE_ARRAY[limits::NAT_POOL], MAPPED;
     /// Conntrack zones.
     ZONES: u32 => Pair<l3::Zone>, BPF_MAP_TYPE_ARRAY[limits::ZONES + 1], MAPPED;
     /// Flows of zones.
@@ -151,47 +153,47 @@ tables! {
     FRAGMENTS: l3::FragmentKey => l3::Fragment, BPF_MAP_TYPE_HASH[2 * limits::FRAGMENTS], ON_DEMAND;
 
     /// Virtual addresses.
-    VIPS: l3::VrfAddr => u32, BPF_MAP_TYPE_HASH[65536], ON_DEMAND;
+    VIPS: l3::VrfAddr => u32, BPF_MAP_TYPE_HASH[limits::VIPS], ON_DEMAND;
     /// Services of one port: places of versions.
-    SERVICES: lb::ServiceKey => u32, BPF_MAP_TYPE_HASH[131072], ON_DEMAND;
+    SERVICES: lb::ServiceKey => u32, BPF_MAP_TYPE_HASH[limits::SERVICES], ON_DEMAND;
     /// Services of ranges of ports.
-    SERVICE_RANGES: lb::RangeKey => u32, BPF_MAP_TYPE_LPM_TRIE[65536], ON_DEMAND;
+    SERVICE_RANGES: lb::RangeKey => u32, BPF_MAP_TYPE_LPM_TRIE[16 * limits::SERVICES], ON_DEMAND;
     /// Versions of services.
-    VERSIONS: u32 => lb::Service, BPF_MAP_TYPE_ARRAY[131072], MAPPED;
+    VERSIONS: u32 => lb::Service, BPF_MAP_TYPE_ARRAY[limits::SERVICES], MAPPED;
     /// Lists of endpoints.
-    LISTS: u32 => lb::Choice, BPF_MAP_TYPE_ARRAY[1048576], MAPPED;
+    LISTS: u32 => lb::Choice, BPF_MAP_TYPE_ARRAY[limits::LIST_PLACES], MAPPED;
     /// Tables of hashes: indices into lists.
-    HASHES: u32 => u32, BPF_MAP_TYPE_ARRAY[1048576], MAPPED;
+    HASHES: u32 => u32, BPF_MAP_TYPE_ARRAY[limits::HASH_PLACES], MAPPED;
     /// Endpoints.
-    BACKENDS: u32 => lb::Backend, BPF_MAP_TYPE_ARRAY[262144], MAPPED;
+    BACKENDS: u32 => lb::Backend, BPF_MAP_TYPE_ARRAY[limits::BACKENDS], MAPPED;
     /// Flows of endpoints.
-    BACKEND_FLOWS: u32 => u64, BPF_MAP_TYPE_ARRAY[262144], MAPPED;
+    BACKEND_FLOWS: u32 => u64, BPF_MAP_TYPE_ARRAY[limits::BACKENDS], MAPPED;
     /// Whose turn it is, by service.
-    TURNS: u32 => u64, BPF_MAP_TYPE_ARRAY[65536], MAPPED;
+    TURNS: u32 => u64, BPF_MAP_TYPE_ARRAY[limits::SERVICES], MAPPED;
     /// Remembered endpoints of clients.
-    AFFINITY: lb::AffinityKey => lb::Affinity, BPF_MAP_TYPE_HASH[65536], ON_DEMAND;
+    AFFINITY: lb::AffinityKey => lb::Affinity, BPF_MAP_TYPE_HASH[limits::CLIENTS], ON_DEMAND;
 
     /// Classes of peers.
-    PEERS: policy::PeerKey => u32, BPF_MAP_TYPE_LPM_TRIE[262144], ON_DEMAND;
+    PEERS: policy::PeerKey => u32, BPF_MAP_TYPE_LPM_TRIE[limits::PEERS], ON_DEMAND;
     /// Rules that mean a class.
-    PEER_RULES: policy::GroupClass => policy::Rules, BPF_MAP_TYPE_HASH[262144], ON_DEMAND;
+    PEER_RULES: policy::GroupClass => policy::Rules, BPF_MAP_TYPE_HASH[limits::POLICY_PAIRS], ON_DEMAND;
     /// Rules that mean a protocol and port.
-    PORT_RULES: policy::GroupPort => policy::Rules, BPF_MAP_TYPE_LPM_TRIE[262144], ON_DEMAND;
+    PORT_RULES: policy::GroupPort => policy::Rules, BPF_MAP_TYPE_LPM_TRIE[limits::POLICY_PAIRS], ON_DEMAND;
     /// Groups of rules.
-    POLICIES: u32 => policy::Group, BPF_MAP_TYPE_ARRAY[8192], MAPPED;
+    POLICIES: u32 => policy::Group, BPF_MAP_TYPE_ARRAY[limits::POLICIES], MAPPED;
 
     /// Tunnels.
     TUNNELS: u32 => Pair<tunnel::Tunnel>, BPF_MAP_TYPE_ARRAY[limits::TUNNELS], MAPPED;
     /// Where tunnels end.
-    ENDINGS: tunnel::EndKey => tunnel::Ending, BPF_MAP_TYPE_HASH[16384], ON_DEMAND;
+    ENDINGS: tunnel::EndKey => tunnel::Ending, BPF_MAP_TYPE_HASH[2 * limits::TUNNELS], ON_DEMAND;
     /// Tunnels back to outer sources.
-    BACKS: tunnel::BackKey => u32, BPF_MAP_TYPE_HASH[16384], ON_DEMAND;
+    BACKS: tunnel::BackKey => u32, BPF_MAP_TYPE_HASH[2 * limits::TUNNELS], ON_DEMAND;
     /// Tunnels by their outer headers.
-    OUTERS: tunnel::OuterKey => u32, BPF_MAP_TYPE_HASH[16384], ON_DEMAND;
+    OUTERS: tunnel::OuterKey => u32, BPF_MAP_TYPE_HASH[2 * limits::TUNNELS], ON_DEMAND;
     /// Numbers of remote addresses.
-    ENDPOINTS: tunnel::EndpointKey => u32, BPF_MAP_TYPE_HASH[16384], ON_DEMAND;
+    ENDPOINTS: tunnel::EndpointKey => u32, BPF_MAP_TYPE_HASH[limits::ENDPOINTS], ON_DEMAND;
     /// Path MTUs by those numbers.
-    PATH_MTUS: u32 => u64, BPF_MAP_TYPE_ARRAY[16384], MAPPED;
+    PATH_MTUS: u32 => u64, BPF_MAP_TYPE_ARRAY[limits::ENDPOINTS], MAPPED;
     /// UDP ports where an IPv6 packet may come without checksum.
     BARE_UDP: u32 => u32, BPF_MAP_TYPE_HASH[1024], ON_DEMAND;
 

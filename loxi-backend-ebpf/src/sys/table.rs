@@ -62,6 +62,7 @@ tables! {
     PortVlans = PORT_VLANS: l2::PortVlan => u32;
     PortMacs = PORT_MACS: l2::PortMac => u32;
     Bridges = BRIDGES: u32 => Pair<l2::Bridge>;
+    Kept = KEPT: u32 => u64;
     StationCount = STATION_COUNT: u32 => u64;
     Links = LINKS: l2::Link => u32;
     Admits = ADMITS: l2::Station => u32;
@@ -122,6 +123,7 @@ pub const MAPPED: &[Table] = &[
     Table::Ports,
     Table::PortPolicy,
     Table::Bridges,
+    Table::Kept,
     Table::StationCount,
     Table::Interfaces,
     Table::Vrfs,

@@ -5,10 +5,11 @@ use crate::ctx::Ctx;
 use crate::maps::{AFFINITY, BACKEND_FLOWS, FRAGMENTS, PORT_POLICY, SOURCES};
 use crate::parse::Step;
 use crate::life::{count_of, less, uncount, zone_of};
-use crate::stage::conntrack::{NO_ZONE, fragment_key, key_of};
+use crate::stage::conntrack::{fragment_key, key_of};
 use crate::stage::{SECOND, go, packet, port_of, tick};
 use crate::table::{Family, Found, Key, Refused, V4, V6, at, claim_apart, cold_at, publish, remove_apart};
 use loxi_ebpf_layout::code::{drop, program};
+use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::flow::{
     self, AGES, BUSY, Cold, FAST, IPIP, NAT, Out, REPLY, ROUTED, Seen, TUNNEL, rest, state, translation,
 };
@@ -69,9 +70,8 @@ pub fn remember_fragment(p: &Packet, reason: u8) {
     let key = fragment_key(p);
     if FRAGMENTS.put(&key, &record, NEW) != 0 {
         FRAGMENTS.put(&key, &record, 0);
-    } else if let Some(count) = count_of(NO_ZONE) {
-        // SAFETY: a word of an array.
-        atomic::add(unsafe { &raw mut (*count).flows }, 1);
+    } else {
+        crate::life::keep(kept::FRAGMENTS);
     }
 }
 

@@ -3,10 +3,11 @@
 use crate::ctx::Ctx;
 use crate::maps::{BACKENDS, FRAGMENTS, PORT_POLICY};
 use crate::parse::Step;
-use crate::life::{cold_of, count_of, zone_of};
+use crate::life::{cold_of, has_room, zone_of};
 use crate::stage::{go, is_group, is_link_protocol, packet};
 use crate::table::{Family, Key, V4, V6, find_apart};
 use loxi_ebpf_layout::code::{self, drop, program, punt};
+use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::flow::{BUSY, Cold, REPLY, rest, state, translation};
 use loxi_ebpf_layout::l3::{FragmentKey, Zone};
 use loxi_ebpf_layout::limits::FRAGMENTS as MOST_FRAGMENTS;
@@ -84,17 +85,12 @@ pub fn has_egress_policy(p: &Packet) -> bool {
     PORT_POLICY.get(&(p.port as u32)).is_some_and(|policy| policy.groups as u32 != 0)
 }
 
-/// In place of a zone: records of fragments are counted where its flows would be.
-pub const NO_ZONE: u8 = 0;
-
 /// Gives a later fragment the tuple of its first.
 #[inline(always)]
 fn fragment(p: &mut Packet) -> Step {
     if p.fragment_offset == 0 {
-        // SAFETY: a word of an array.
-        let kept = count_of(NO_ZONE).map_or(0, |count| unsafe { (&raw const (*count).flows).read_volatile() });
         // The slow path forgets those that are over, or says that there are too many.
-        let full = kept >= MOST_FRAGMENTS as u64 && FRAGMENTS.get(&fragment_key(p)).is_none();
+        let full = !has_room(kept::FRAGMENTS, MOST_FRAGMENTS) && FRAGMENTS.get(&fragment_key(p)).is_none();
         return if full { Err(punt::FRAGMENT) } else { Ok(()) };
     }
     let Some(record) = FRAGMENTS.get(&fragment_key(p)) else { return Err(drop::FRAGMENT_NO_FIRST) };

@@ -11,19 +11,20 @@ use crate::maps::{
     ROUTES, STATION_COUNT, STATIONS, TUNNELS, VRFS,
 };
 use crate::parse::Step;
-use crate::life::cold_of;
+use crate::life::{cold_of, has_room, keep};
 use crate::stage::service::hash_of;
 use crate::stage::{
     SECOND, answered, go, is_group, is_link_local, packet, port_of, tick, unclaimed, width,
 };
 use crate::table::{Family, V4, V6, at};
 use loxi_ebpf_layout::code::{drop, program, punt};
+use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::flow::{Cold, translation};
 use loxi_ebpf_layout::l2::{ANY_VLAN, Link, Port, Station, StationAt, bridge, kind, port};
 use loxi_ebpf_layout::l3::{
     FIXED_BITS, Group, Interface, NeighborKey, NextHop, Route, TO_GROUP, VrfAddr, hop, interface, neighbor,
 };
-use loxi_ebpf_layout::limits::GROUP_MEMBERS;
+use loxi_ebpf_layout::limits::{GROUP_MEMBERS, LEARNED_STATIONS};
 use loxi_ebpf_layout::scratch::{Packet, flag, l4, tracking, way};
 use loxi_ebpf_layout::tunnel::{EndpointKey, Tunnel, outer_mtu};
 use loxi_ebpf_layout::{Addr, family};
@@ -74,8 +75,10 @@ pub fn learn(p: &Packet, ingress: &Port) {
     let Some(known) = STATIONS.ptr(&key) else {
         let Some(count) = STATION_COUNT.ptr(&number) else { return };
         // SAFETY: a word of an array, read at once.
-        if unsafe { count.read_volatile() } < config.max_stations && STATIONS.put(&key, &new, 1) == 0 {
+        let few = unsafe { count.read_volatile() } < config.max_stations;
+        if few && has_room(kept::STATIONS, LEARNED_STATIONS) && STATIONS.put(&key, &new, 1) == 0 {
             atomic::add(count, 1);
+            keep(kept::STATIONS);
         }
         return;
     };

@@ -5,6 +5,7 @@
 
 use crate::ctx::{Ctx, UNTAGGED, read, write};
 use crate::finish::{count, count_sent, open, tell_asker};
+use crate::life::{has_room, keep};
 use crate::maps::{BRIDGES, LINK_ADDRS, NEIGHBORS, PORT_VLANS, PROXIES};
 use crate::parse::{ETH, Step, ethertype, fold, is_unicast};
 use crate::stage::forward::{interface_of, learn, outdate};
@@ -12,7 +13,8 @@ use crate::stage::{SECOND, answer, go, packet, port_of};
 use loxi_ebpf_layout::code::{consumed, drop, program, punt};
 use loxi_ebpf_layout::l2::{Link, LinkAddr, PortVlan, bridge, carried, kind, port};
 use loxi_ebpf_layout::l3::{Neighbor, NeighborKey, interface, neighbor};
-use loxi_ebpf_layout::limits::ND_OPTIONS;
+use loxi_ebpf_layout::count::kept;
+use loxi_ebpf_layout::limits::{LEARNED_NEIGHBORS, ND_OPTIONS};
 use loxi_ebpf_layout::scratch::{Packet, flag, l4};
 use loxi_ebpf_layout::{Addr, family};
 
@@ -128,7 +130,11 @@ fn heard(p: &Packet, family: u8, ours: &Addr, sender: &Addr, mac: [u8; 6], is_an
             asked: p.now,
             expires: p.now + neighbor::KEPT_S * SECOND,
         };
-        NEIGHBORS.put(&key, &entry, 0);
+        if known.is_some() {
+            NEIGHBORS.put(&key, &entry, 0);
+        } else if has_room(kept::NEIGHBORS, LEARNED_NEIGHBORS) && NEIGHBORS.put(&key, &entry, 1) == 0 {
+            keep(kept::NEIGHBORS);
+        }
         if moved {
             outdate();
         }

@@ -1,0 +1,300 @@
+//! Numbers in the tables, and what they stand for.
+//!
+//! Programs know ports, endpoints and the like by numbers. Which number is whose is kept in
+//! the table `NAMES`, which no program reads, so that whoever takes over the tables knows it too.
+//!
+//! # Contract
+//! - A number is given out before anything refers to it, and given back after nothing that is
+//!   configured does.
+//! - A number given back is *retired*: flows may still refer to it, and it keeps its name until
+//!   it is given out again, which happens to the longest retired one and only when no fresh one is left.
+//! - 0 stands for nothing, in every space.
+
+use crate::plan::{Digest, SetRef};
+use crate::sys::{Kernel, KernelError, NAMES};
+use loxi_core::ir::{NatKey, ServiceKey};
+use loxi_core::net::{
+    BackendName, BridgeName, GroupName, InterfaceName, NextHopName, PortName, TerminationName, TunnelName,
+    VrfName, ZoneName,
+};
+use loxi_ebpf_layout::limits;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+/// Why no number could be given.
+#[derive(Debug, thiserror::Error)]
+pub enum NameError {
+    /// All are in use.
+    #[error("no number is left for {0}")]
+    Exhausted(String),
+    /// The kernel refuses.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// A name in the form in which the table has it: at most 253 bytes.
+pub trait Named: Ord + Clone {
+    /// As text.
+    fn to_text(&self) -> String;
+    /// Of a text; `None`: it is none.
+    fn from_text(text: &str) -> Option<Self>;
+}
+
+macro_rules! plain_names {
+    ($($name:ty),+) => {
+        $(impl Named for $name {
+            fn to_text(&self) -> String {
+                self.to_string()
+            }
+            fn from_text(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+        })+
+    };
+}
+
+plain_names!(
+    ZoneName, VrfName, BridgeName, InterfaceName, PortName, TunnelName, NextHopName, GroupName, BackendName,
+    IpAddr
+);
+
+impl Named for Digest {
+    fn to_text(&self) -> String {
+        format!("{self:?}")
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        if text.len() != 32 || !text.is_ascii() {
+            return None;
+        }
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * n..2 * n + 2], 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl Named for ServiceKey {
+    fn to_text(&self) -> String {
+        // A key of names, numbers and addresses always has a text.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+}
+
+impl Named for SetRef {
+    fn to_text(&self) -> String {
+        match self {
+            Self::Guard(port) => format!("guard {port}"),
+            Self::NodeLocal(vrf) => format!("node-local {vrf}"),
+            Self::Peers(name) => format!("peers {name}"),
+            Self::Sources(key) => format!("sources {}", key.to_text()),
+            Self::NatSrc(key) => format!("nat-src {} {}", key.vrf, key.priority),
+            Self::NatDst(key) => format!("nat-dst {} {}", key.vrf, key.priority),
+        }
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(' ')?;
+        let nat = || {
+            let (vrf, priority) = rest.split_once(' ')?;
+            Some(NatKey { vrf: vrf.parse().ok()?, priority: priority.parse().ok()? })
+        };
+        Some(match kind {
+            "guard" => Self::Guard(rest.parse().ok()?),
+            "node-local" => Self::NodeLocal(rest.parse().ok()?),
+            "peers" => Self::Peers(rest.parse::<TerminationName>().ok()?),
+            "sources" => Self::Sources(ServiceKey::from_text(rest)?),
+            "nat-src" => Self::NatSrc(nat()?),
+            "nat-dst" => Self::NatDst(nat()?),
+            _ => return None,
+        })
+    }
+}
+
+const LIVE: u8 = 1;
+const RETIRED: u8 = 2;
+
+/// Numbers of one kind of thing.
+#[derive(Debug)]
+pub struct Space<T> {
+    /// Which space of the table it is.
+    tag: u32,
+    /// Highest number.
+    last: u32,
+    numbers: BTreeMap<T, u32>,
+    names: BTreeMap<u32, T>,
+    retired: VecDeque<u32>,
+    next: u32,
+}
+
+impl<T: Named> Space<T> {
+    fn new(tag: u32, last: u32) -> Self {
+        let (numbers, names, retired) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        Self { tag, last, numbers, names, retired, next: 1 }
+    }
+
+    /// The number of a name that is in use.
+    #[must_use]
+    pub fn number(&self, name: &T) -> Option<u32> {
+        self.numbers.get(name).copied()
+    }
+
+    /// Whose number it is or was last.
+    #[must_use]
+    pub fn name(&self, number: u32) -> Option<&T> {
+        self.names.get(&number)
+    }
+
+    /// Whose number it is; `None` also for one that is retired.
+    #[must_use]
+    pub fn live(&self, number: u32) -> Option<&T> {
+        self.names.get(&number).filter(|name| self.numbers.get(*name) == Some(&number))
+    }
+
+    /// Every name in use with its number.
+    pub fn all(&self) -> impl Iterator<Item = (&T, u32)> {
+        self.numbers.iter().map(|(name, number)| (name, *number))
+    }
+
+    /// Gives a name a number, or the one that it has; whether it is a new one.
+    ///
+    /// # Errors
+    /// [`NameError`]; nothing has changed then.
+    pub fn allot(&mut self, kernel: &mut dyn Kernel, name: &T) -> Result<(u32, bool), NameError> {
+        if let Some(number) = self.numbers.get(name) {
+            return Ok((*number, false));
+        }
+        let again = self.retired.iter().position(|number| self.names.get(number) == Some(name));
+        let number = match again {
+            Some(at) => self.retired[at],
+            None if self.next <= self.last => self.next,
+            None => *self.retired.front().ok_or_else(|| NameError::Exhausted(name.to_text()))?,
+        };
+        self.write(kernel, number, name, LIVE)?;
+        if number == self.next {
+            self.next += 1;
+        } else {
+            self.retired.retain(|retired| *retired != number);
+        }
+        self.numbers.insert(name.clone(), number);
+        self.names.insert(number, name.clone());
+        Ok((number, true))
+    }
+
+    /// Takes a name's number back.
+    ///
+    /// # Errors
+    /// [`KernelError`]; nothing has changed then.
+    pub fn retire(&mut self, kernel: &mut dyn Kernel, name: &T) -> Result<(), KernelError> {
+        let Some(number) = self.number(name) else { return Ok(()) };
+        self.write(kernel, number, name, RETIRED)?;
+        self.numbers.remove(name);
+        self.retired.push_back(number);
+        Ok(())
+    }
+
+    fn write(
+        &self,
+        kernel: &mut dyn Kernel,
+        number: u32,
+        name: &T,
+        state: u8,
+    ) -> Result<(), KernelError> {
+        let text = name.to_text();
+        let mut value = [0u8; 256];
+        let length = text.len().min(value.len() - 3);
+        value[0] = state;
+        value[1] = length as u8;
+        value[3..3 + length].copy_from_slice(&text.as_bytes()[..length]);
+        kernel.set(NAMES, &[self.tag, number], &value)
+    }
+
+    fn read(&mut self, number: u32, value: &[u8; 256]) {
+        let end = 3 + value[1] as usize;
+        let Some(name) = value.get(3..end).and_then(|text| T::from_text(std::str::from_utf8(text).ok()?)) else {
+            return;
+        };
+        if number == 0 || number > self.last {
+            return;
+        }
+        self.next = self.next.max(number + 1);
+        if value[0] == LIVE {
+            self.numbers.insert(name.clone(), number);
+        } else {
+            self.retired.push_back(number);
+        }
+        self.names.insert(number, name);
+    }
+}
+
+macro_rules! spaces {
+    ($($(#[$doc:meta])* $field:ident: $type:ty = $tag:literal, $last:expr;)+) => {
+        /// All numbers.
+        #[derive(Debug)]
+        pub struct Names {
+            $($(#[$doc])* pub $field: Space<$type>,)+
+        }
+
+        impl Default for Names {
+            fn default() -> Self {
+                Self { $($field: Space::new($tag, $last),)+ }
+            }
+        }
+
+        impl Names {
+            /// Reads the table. What is no name of ours is left out.
+            ///
+            /// # Errors
+            /// [`KernelError`].
+            pub fn load(kernel: &dyn Kernel) -> Result<Self, KernelError> {
+                let mut names = Self::default();
+                let mut found = kernel.all(NAMES)?;
+                // Numbers that were retired at the same time are as old as each other.
+                found.sort_unstable_by_key(|(key, _)| *key);
+                for ([tag, number], value) in found {
+                    match tag {
+                        $($tag => names.$field.read(number, &value),)+
+                        _ => {}
+                    }
+                }
+                Ok(names)
+            }
+        }
+    };
+}
+
+spaces! {
+    /// Conntrack zones.
+    zones: ZoneName = 1, limits::ZONES;
+    /// VRFs.
+    vrfs: VrfName = 2, limits::VRFS - 1;
+    /// Bridges.
+    bridges: BridgeName = 3, limits::BRIDGES - 1;
+    /// L3 interfaces.
+    interfaces: InterfaceName = 4, limits::INTERFACES - 1;
+    /// Ports.
+    ports: PortName = 5, limits::PORTS - 1;
+    /// Tunnels.
+    tunnels: TunnelName = 6, limits::TUNNELS - 1;
+    /// Next hops.
+    next_hops: NextHopName = 7, limits::NEXT_HOPS - 1;
+    /// Groups of next hops.
+    groups: GroupName = 8, limits::GROUPS - 1;
+    /// Endpoints.
+    backends: BackendName = 9, limits::BACKENDS - 1;
+    /// Services.
+    services: ServiceKey = 10, limits::SERVICES - 1;
+    /// Sets of addresses.
+    sets: SetRef = 11, u32::MAX - 1;
+    /// Remote addresses.
+    endpoints: IpAddr = 12, limits::ENDPOINTS - 1;
+    /// Groups of policy rules.
+    rules: Digest = 13, limits::POLICIES - 1;
+    /// Classes of peers.
+    classes: Digest = 14, u32::MAX - 1;
+}

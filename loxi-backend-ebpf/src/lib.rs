@@ -2,5 +2,6 @@
 #![doc = include_str!("../README.md")]
 
 pub mod install;
+pub mod load;
 pub mod plan;
 pub mod sys;

@@ -22,6 +22,14 @@ pub struct PortCount {
     pub reserved: [u64; 2],
 }
 
+/// What a processor has counted at a port, by fate.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fates {
+    /// Frames, by the number of their fate.
+    pub by_fate: [u64; crate::code::FATES as usize],
+}
+
 /// A drop, told at most once per port, reason and second.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -93,4 +101,4 @@ pub const CROSSING_STUB: u32 = 0;
 /// In place of a port's number: the stub at the slow path's device, by which frames come that it sends.
 pub const SLOW_PATH: u32 = 0xffff;
 
-plain! { PortCount = 64, Told = 64 }
+plain! { PortCount = 64, Fates = 2048, Told = 64 }

@@ -136,14 +136,16 @@ pub struct PortVlan {
     pub vlan: u16,
 }
 
-/// A MAC of a port besides its own.
+/// A MAC of a guarded port besides its own, by the port's set of addresses: both change at once.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PortMac {
-    /// Port.
-    pub port: u16,
+pub struct GuardMac {
+    /// The port's set.
+    pub set: u32,
     /// MAC.
     pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: u16,
 }
 
 /// Attributes of a bridge.
@@ -236,6 +238,6 @@ pub struct LinkAddr {
 }
 
 plain! {
-    Port = 56, PortPair = 128, PortPolicy = 16, PortVlan = 4, PortMac = 8, Bridge = 24, Link = 4, Station = 12, StationAt = 16,
+    Port = 56, PortPair = 128, PortPolicy = 16, PortVlan = 4, GuardMac = 12, Bridge = 24, Link = 4, Station = 12, StationAt = 16,
     LinkAddr = 24,
 }

@@ -38,7 +38,7 @@ pub struct Route {
 /// Set in a route's value where it leads to a group.
 pub const TO_GROUP: u32 = 1 << 31;
 
-/// A next hop, in a place that is written before anybody reads it.
+/// A next hop.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NextHop {
@@ -64,7 +64,7 @@ pub mod hop {
     pub const BLACKHOLE: u16 = 4;
 }
 
-/// A group of next hops, in a place that is written before anybody reads it.
+/// A group of next hops.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Group {
@@ -222,8 +222,8 @@ pub struct NatRule {
     pub family: u32,
     /// Prefix length of static 1:1.
     pub length: u32,
-    /// Nothing yet.
-    pub reserved: u32,
+    /// Its place among the VRF's rules, as configured.
+    pub priority: u32,
     /// Inside prefix of static 1:1, or the new destination.
     pub inside: Addr,
     /// Outside prefix of static 1:1.

@@ -101,8 +101,8 @@ pub struct Service {
     pub affinity: u64,
     /// Last port of a range, network order; the first is the key's.
     pub last_port: u32,
-    /// Nothing yet.
-    pub reserved: u32,
+    /// Endpoints that get nothing now; they stand in the list behind the others.
+    pub idle: u32,
 }
 
 /// How packets reach the endpoint.
@@ -141,7 +141,7 @@ pub struct Choice {
     pub backend: u32,
 }
 
-/// An endpoint's address, in a place that is written before anybody reads it.
+/// An endpoint.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backend {
@@ -157,8 +157,16 @@ pub struct Backend {
     pub addr: Addr,
     /// Share of new connections.
     pub weight: u32,
-    /// Nothing yet.
-    pub reserved: u32,
+    /// See [`backend`].
+    pub flags: u32,
+}
+
+/// Flags of an endpoint.
+pub mod backend {
+    /// It is configured.
+    pub const EXISTS: u32 = 1;
+    /// It takes no part.
+    pub const DOWN: u32 = 2;
 }
 
 /// Key of a client's remembered endpoint.

@@ -107,3 +107,5 @@ macro_rules! plain {
         )+
     };
 }
+
+plain! { Addr = 16 }

@@ -41,11 +41,11 @@ pub const VIPS: u32 = 65_536;
 /// Services.
 pub const SERVICES: u32 = 65_536;
 /// Endpoints of services.
-pub const BACKENDS: u32 = 262_144;
+pub const BACKENDS: u32 = 131_072;
 /// Places in lists of endpoints, of all services.
 pub const LIST_PLACES: u32 = 1_048_576;
 /// Places in tables of hashes, of all services.
-pub const HASH_PLACES: u32 = 1_048_576;
+pub const HASH_PLACES: u32 = 4_194_304;
 /// Clients whose endpoint is remembered.
 pub const CLIENTS: u32 = 65_536;
 /// Groups of policy rules.

@@ -18,8 +18,6 @@ pub struct Meta {
     pub buckets_v4: u32,
     /// Buckets of the IPv6 flow table.
     pub buckets_v6: u32,
-    /// The kernel's name of the boot, whose clock the tables' times are of: they go with it.
-    pub boot: [u8; 16],
     /// Set while an installation is under way: what stands in the tables may be half of it.
     pub installing: u64,
     /// Nothing yet.
@@ -29,4 +27,4 @@ pub struct Meta {
 /// Marks tables of ours.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"loxiebpf");
 
-plain! { Meta = 112 }
+plain! { Meta = 96 }

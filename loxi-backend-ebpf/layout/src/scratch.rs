@@ -202,6 +202,8 @@ pub mod flag {
     pub const TUPLE: u32 = 16384;
     /// Its congestion field changes.
     pub const ECN: u32 = 32768;
+    /// It has taken its service's turn.
+    pub const TURN: u32 = 65536;
 }
 
 /// What follows the IP header.
@@ -322,6 +324,10 @@ pub struct Question {
     pub count: u32,
     /// 1: what is not given is what needs no randomness; else it is random.
     pub first: u32,
+    /// 1: the random bits are those below.
+    pub seeded: u32,
+    /// Random bits.
+    pub random: u32,
 }
 
 /// What a program is told beside the packet when somebody asks: the words of a
@@ -357,7 +363,7 @@ pub struct Globals {
     pub reserved: [u64; 3],
 }
 
-plain! { Answer = 184, Question = 72, Beside = 20, Globals = 64 }
+plain! { Answer = 184, Question = 80, Beside = 20, Globals = 64 }
 
 impl Packet {
     /// Family of a DSR endpoint; that of the packet unless it is known to be another.

@@ -15,7 +15,7 @@ use crate::maps::{ANSWERS, COUNTERS, INTERFACES, PORTS};
 use crate::parse::{ETH, add32, ethertype, fold, is_unicast};
 use crate::table::{Family, Key, V4, V6, find_apart, find_home};
 use loxi_ebpf_layout::flow::{AGES, BUSY, FAST, IPIP, NAT, Out, RECHECK, REPLY, ROUTED, TUNNEL, rest, state};
-use loxi_ebpf_layout::l2::{Port, port};
+use loxi_ebpf_layout::l2::{Port, exit, port};
 use loxi_ebpf_layout::scratch::{Beside, Globals, flag};
 use loxi_ebpf_layout::{Addr, code};
 
@@ -194,6 +194,10 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
     let egress = PORTS.get(&(out.port as u32))?.pair.current();
     if egress.flags & port::OPEN == 0 {
         return None;
+    }
+    if C::XDP && egress.exit & exit::XDP == 0 && here.beside.flags & flag::ASKED == 0 {
+        // TC may send there.
+        return Some(C::PASS);
     }
     let mut smac = [0; 6];
     let mut mtu = egress.mtu as u32;

@@ -1,7 +1,7 @@
 //! The end of a packet that did not leave: counted, told, handed on.
 
 use crate::ctx::{Ctx, globals};
-use crate::maps::{COUNTERS, DROPS, FATES, TOLD};
+use crate::maps::{COUNTERS, DROPS, FATES, TOLD, TURNS};
 use crate::stage::commit::{remember_fragment, touch};
 use crate::stage::{answer, is_drop, packet, port_of, tick};
 use crate::table::{V4, V6};
@@ -63,9 +63,9 @@ fn count_at(port: u16, len: u32, fate: u8) {
         }
     }
     if fate != code::FORWARDED
-        && let Some(fates) = FATES.ptr(&(port as u32 * MOST_FATES + fate as u32))
+        && let Some(fates) = FATES.ptr(&(port as u32))
     {
-        unsafe { *fates += 1 };
+        unsafe { (*fates).by_fate[fate as usize] += 1 };
     }
 }
 
@@ -95,9 +95,20 @@ pub fn tell_asker(p: &Packet) {
     }
 }
 
+/// A packet that begins anew elsewhere takes back what it has taken.
+#[inline(always)]
+pub fn give_back(p: &Packet) {
+    if p.flags & flag::TURN != 0
+        && let Some(turns) = TURNS.ptr(&p.service)
+    {
+        crate::atomic::add(turns, u64::MAX);
+    }
+}
+
 /// Hands the packet, as it came, to the daemon.
 #[inline(always)]
 fn hand_on<C: Ctx>(ctx: C, p: &Packet) -> i32 {
+    give_back(p);
     if p.flags & flag::ASKED != 0 {
         return C::DROP;
     }

@@ -106,7 +106,7 @@ tables! {
     /// VLANs of trunks: 1 tagged.
     PORT_VLANS: l2::PortVlan => u32, BPF_MAP_TYPE_HASH[limits::LINK_THINGS], ON_DEMAND;
     /// More MACs of guarded ports.
-    PORT_MACS: l2::PortMac => u32, BPF_MAP_TYPE_HASH[limits::LINK_THINGS], ON_DEMAND;
+    GUARD_MACS: l2::GuardMac => u32, BPF_MAP_TYPE_HASH[limits::LINK_THINGS], ON_DEMAND;
     /// Bridges.
     BRIDGES: u32 => Pair<l2::Bridge>, BPF_MAP_TYPE_ARRAY[limits::BRIDGES], MAPPED;
     /// What is kept of things that are learned, by [`count::kept`].
@@ -165,7 +165,7 @@ tables! {
     /// Tables of hashes: indices into lists.
     HASHES: u32 => u32, BPF_MAP_TYPE_ARRAY[limits::HASH_PLACES], MAPPED;
     /// Endpoints.
-    BACKENDS: u32 => lb::Backend, BPF_MAP_TYPE_ARRAY[limits::BACKENDS], MAPPED;
+    BACKENDS: u32 => Pair<lb::Backend>, BPF_MAP_TYPE_ARRAY[limits::BACKENDS], MAPPED;
     /// Flows of endpoints.
     BACKEND_FLOWS: u32 => u64, BPF_MAP_TYPE_ARRAY[limits::BACKENDS], MAPPED;
     /// Whose turn it is, by service.
@@ -218,8 +218,8 @@ tables! {
     QUESTION: u32 => Question, BPF_MAP_TYPE_ARRAY[1], MAPPED;
     /// Counters.
     COUNTERS: u32 => count::PortCount, BPF_MAP_TYPE_PERCPU_ARRAY[limits::PORTS], 0;
-    /// Fates by port: port × 256 + fate.
-    FATES: u32 => u64, BPF_MAP_TYPE_PERCPU_ARRAY[limits::PORTS * loxi_ebpf_layout::code::FATES], 0;
+    /// Fates by port.
+    FATES: u32 => count::Fates, BPF_MAP_TYPE_PERCPU_ARRAY[limits::PORTS], 0;
     /// When a drop was last told, in ticks: port × 256 + fate.
     TOLD: u32 => u64, BPF_MAP_TYPE_ARRAY[limits::PORTS * loxi_ebpf_layout::code::FATES], MAPPED;
     /// Drops, for whoever listens.

@@ -1,5 +1,17 @@
 //! Plans in the kernel.
 
+mod apply;
+mod attached;
+mod decode;
+mod encode;
+mod forget;
 mod names;
+mod pool;
+mod ranges;
+mod writer;
 
-pub use names::{NameError, Named, Names, Space};
+pub use apply::{Installer, UndoInstall};
+pub use attached::{Attached, Device};
+pub use decode::Stray;
+pub use forget::Forget;
+pub use names::{Exhausted, Named, Names, Space};

@@ -21,16 +21,10 @@ use loxi_ebpf_layout::limits;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
-/// Why no number could be given.
-#[derive(Debug, thiserror::Error)]
-pub enum NameError {
-    /// All are in use.
-    #[error("no number is left for {0}")]
-    Exhausted(String),
-    /// The kernel refuses.
-    #[error(transparent)]
-    Kernel(#[from] KernelError),
-}
+/// All numbers of a kind are in use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no number is left for {0}")]
+pub struct Exhausted(pub String);
 
 /// A name in the form in which the table has it: at most 253 bytes.
 pub trait Named: Ord + Clone {
@@ -119,6 +113,9 @@ impl Named for SetRef {
 const LIVE: u8 = 1;
 const RETIRED: u8 = 2;
 
+/// Bytes before a text: its state, its length, and one of nothing.
+const HEAD: usize = 3;
+
 /// Numbers of one kind of thing.
 #[derive(Debug)]
 pub struct Space<T> {
@@ -144,6 +141,13 @@ impl<T: Named> Space<T> {
         self.numbers.get(name).copied()
     }
 
+    /// The number that a name has, or had last.
+    #[must_use]
+    pub fn last(&self, name: &T) -> Option<u32> {
+        let retired = || self.retired.iter().rev().find(|number| self.names.get(number) == Some(name)).copied();
+        self.number(name).or_else(retired)
+    }
+
     /// Whose number it is or was last.
     #[must_use]
     pub fn name(&self, number: u32) -> Option<&T> {
@@ -161,62 +165,66 @@ impl<T: Named> Space<T> {
         self.numbers.iter().map(|(name, number)| (name, *number))
     }
 
-    /// Gives a name a number, or the one that it has; whether it is a new one.
+    /// The number that a name has or would get; whether it has it already.
     ///
     /// # Errors
-    /// [`NameError`]; nothing has changed then.
-    pub fn allot(&mut self, kernel: &mut dyn Kernel, name: &T) -> Result<(u32, bool), NameError> {
+    /// [`Exhausted`].
+    pub fn choose(&self, name: &T) -> Result<(u32, bool), Exhausted> {
         if let Some(number) = self.numbers.get(name) {
-            return Ok((*number, false));
+            return Ok((*number, true));
         }
-        let again = self.retired.iter().position(|number| self.names.get(number) == Some(name));
+        let again = self.retired.iter().find(|number| self.names.get(number) == Some(name));
         let number = match again {
-            Some(at) => self.retired[at],
+            Some(number) => *number,
             None if self.next <= self.last => self.next,
-            None => *self.retired.front().ok_or_else(|| NameError::Exhausted(name.to_text()))?,
+            None => *self.retired.front().ok_or_else(|| Exhausted(name.to_text()))?,
         };
-        self.write(kernel, number, name, LIVE)?;
-        if number == self.next {
-            self.next += 1;
-        } else {
-            self.retired.retain(|retired| *retired != number);
+        Ok((number, false))
+    }
+
+    /// A number that nobody has, for a name that has one already.
+    ///
+    /// # Errors
+    /// [`Exhausted`].
+    pub fn fresh(&self, name: &T) -> Result<u32, Exhausted> {
+        if self.next <= self.last {
+            return Ok(self.next);
         }
-        self.numbers.insert(name.clone(), number);
+        self.retired.front().copied().ok_or_else(|| Exhausted(name.to_text()))
+    }
+
+    /// Gives a name the number that was chosen for it.
+    pub fn give(&mut self, name: &T, number: u32) {
+        self.next = self.next.max(number + 1);
+        self.retired.retain(|retired| *retired != number);
+        if let Some(before) = self.numbers.insert(name.clone(), number).filter(|before| *before != number) {
+            self.retired.push_back(before);
+        }
         self.names.insert(number, name.clone());
-        Ok((number, true))
     }
 
     /// Takes a name's number back.
-    ///
-    /// # Errors
-    /// [`KernelError`]; nothing has changed then.
-    pub fn retire(&mut self, kernel: &mut dyn Kernel, name: &T) -> Result<(), KernelError> {
-        let Some(number) = self.number(name) else { return Ok(()) };
-        self.write(kernel, number, name, RETIRED)?;
-        self.numbers.remove(name);
-        self.retired.push_back(number);
-        Ok(())
+    pub fn retire(&mut self, name: &T) {
+        if let Some(number) = self.numbers.remove(name) {
+            self.retired.push_back(number);
+        }
     }
 
-    fn write(
-        &self,
-        kernel: &mut dyn Kernel,
-        number: u32,
-        name: &T,
-        state: u8,
-    ) -> Result<(), KernelError> {
+    /// Key and value of the table's row about a name.
+    #[must_use]
+    pub fn row(&self, name: &T, number: u32, live: bool) -> ([u32; 2], [u8; 256]) {
         let text = name.to_text();
         let mut value = [0u8; 256];
-        let length = text.len().min(value.len() - 3);
-        value[0] = state;
+        let length = text.len().min(value.len() - HEAD);
+        value[0] = if live { LIVE } else { RETIRED };
         value[1] = length as u8;
-        value[3..3 + length].copy_from_slice(&text.as_bytes()[..length]);
-        kernel.set(NAMES, &[self.tag, number], &value)
+        value[HEAD..HEAD + length].copy_from_slice(&text.as_bytes()[..length]);
+        ([self.tag, number], value)
     }
 
     fn read(&mut self, number: u32, value: &[u8; 256]) {
-        let end = 3 + value[1] as usize;
-        let Some(name) = value.get(3..end).and_then(|text| T::from_text(std::str::from_utf8(text).ok()?)) else {
+        let end = HEAD + value[1] as usize;
+        let Some(name) = value.get(HEAD..end).and_then(|text| T::from_text(std::str::from_utf8(text).ok()?)) else {
             return;
         };
         if number == 0 || number > self.last {

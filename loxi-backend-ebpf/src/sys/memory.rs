@@ -117,7 +117,11 @@ impl Memory {
 
     /// Writes a value, word by word. Where it doesn't begin or end at a word its neighbours' bytes stay.
     pub fn write<T: Plain>(&self, offset: usize, value: &T) {
-        let bytes = super::raw::bytes_of(value);
+        self.write_bytes(offset, super::raw::bytes_of(value));
+    }
+
+    /// Writes bytes, likewise.
+    pub fn write_bytes(&self, offset: usize, bytes: &[u8]) {
         let mut at = offset;
         let mut left = bytes;
         while !left.is_empty() {

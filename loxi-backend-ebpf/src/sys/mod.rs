@@ -12,6 +12,7 @@ mod table;
 pub use faulty::{FaultyKernel, Faults};
 pub use memory::{Memory, Word};
 pub use raw::cpus;
+pub(crate) use raw::grace as wait_for_readers;
 pub(crate) use raw::{Link, LinkTarget, Map, MapKind, Program, ProgramKind, get_pinned, pin, tcx_names};
 pub use real::RealKernel;
 pub use table::*;

@@ -243,6 +243,7 @@ struct Create {
 pub(crate) enum MapKind {
     Hash = 1,
     Array = 2,
+    Programs = 3,
 }
 
 impl Map {

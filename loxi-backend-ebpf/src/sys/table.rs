@@ -60,7 +60,7 @@ tables! {
     Ports = PORTS: u32 => l2::PortPair;
     PortPolicy = PORT_POLICY: u32 => l2::PortPolicy;
     PortVlans = PORT_VLANS: l2::PortVlan => u32;
-    PortMacs = PORT_MACS: l2::PortMac => u32;
+    GuardMacs = GUARD_MACS: l2::GuardMac => u32;
     Bridges = BRIDGES: u32 => Pair<l2::Bridge>;
     Kept = KEPT: u32 => u64;
     StationCount = STATION_COUNT: u32 => u64;
@@ -89,7 +89,7 @@ tables! {
     Versions = VERSIONS: u32 => lb::Service;
     Lists = LISTS: u32 => lb::Choice;
     Hashes = HASHES: u32 => u32;
-    Backends = BACKENDS: u32 => lb::Backend;
+    Backends = BACKENDS: u32 => Pair<lb::Backend>;
     BackendFlows = BACKEND_FLOWS: u32 => u64;
     Turns = TURNS: u32 => u64;
     Affinity = AFFINITY: lb::AffinityKey => lb::Affinity;
@@ -111,10 +111,29 @@ tables! {
     Answers = ANSWERS: u32 => scratch::Answer;
     Question = QUESTION: u32 => scratch::Question;
     Counters = COUNTERS: u32 => count::PortCount;
-    Fates = FATES: u32 => u64;
+    Fates = FATES: u32 => count::Fates;
     Told = TOLD: u32 => u64;
     Meta = META: u32 => meta::Meta;
     Names = NAMES: [u32; 2] => [u8; 256];
+}
+
+impl Table {
+    /// Bytes of a half, where an entry has two.
+    #[must_use]
+    pub fn half(self) -> Option<usize> {
+        Some(match self {
+            Self::Ports => size_of::<l2::Port>(),
+            Self::Bridges => size_of::<l2::Bridge>(),
+            Self::Interfaces => size_of::<l3::Interface>(),
+            Self::Vrfs => size_of::<l3::Vrf>(),
+            Self::NextHops => size_of::<l3::NextHop>(),
+            Self::Groups => size_of::<l3::Group>(),
+            Self::Zones => size_of::<l3::Zone>(),
+            Self::Backends => size_of::<lb::Backend>(),
+            Self::Tunnels => size_of::<tunnel::Tunnel>(),
+            _ => return None,
+        })
+    }
 }
 
 /// Tables whose entries are memory of this process too.

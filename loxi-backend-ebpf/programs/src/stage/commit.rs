@@ -13,7 +13,7 @@ use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::flow::{
     self, AGES, BUSY, Cold, FAST, IPIP, NAT, Out, REPLY, ROUTED, Seen, TUNNEL, rest, state, translation,
 };
-use loxi_ebpf_layout::l2::{exit, kind, port};
+use loxi_ebpf_layout::l2::{kind, port};
 use loxi_ebpf_layout::l3::{FRAGMENT_S, Fragment, Source, Zone};
 use loxi_ebpf_layout::lb::{Affinity, AffinityKey};
 use loxi_ebpf_layout::scratch::{Packet, flag, tracking, way};
@@ -23,18 +23,8 @@ use loxi_ebpf_layout::family;
 #[inline(always)]
 pub fn commit<C: Ctx>(ctx: C) -> i32 {
     let Some(p) = packet() else { return C::DROP };
-    if C::XDP && !reaches(p) {
-        // Nothing has been written yet: TC begins anew.
-        return C::PASS;
-    }
     let result = if p.family == family::V4 { stages::<V4>(p) } else { stages::<V6>(p) };
     go(ctx, p, program::COMMIT, result.map(|()| program::SEND))
-}
-
-/// Whether XDP may send by the port of the way.
-#[inline(always)]
-fn reaches(p: &Packet) -> bool {
-    port_of(p.out_port).is_some_and(|port| port.exit & exit::XDP != 0)
 }
 
 #[inline(always)]

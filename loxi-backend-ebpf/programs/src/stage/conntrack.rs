@@ -1,7 +1,7 @@
 //! Stages 5 and 6: fragments, and the flow that a packet belongs to.
 
 use crate::ctx::Ctx;
-use crate::maps::{BACKENDS, FRAGMENTS, PORT_POLICY};
+use crate::maps::{FRAGMENTS, PORT_POLICY};
 use crate::parse::Step;
 use crate::life::{cold_of, has_room, zone_of};
 use crate::stage::{go, is_group, is_link_protocol, packet};
@@ -181,7 +181,7 @@ fn look_up<F: Family>(p: &mut Packet, key: &Key) -> Step<u32> {
 #[inline(always)]
 fn is_over(p: &Packet, word: u64, cold: &Cold) -> bool {
     if p.protocol == 17 && cold.backend != 0 {
-        return BACKENDS.get(&cold.backend).is_none_or(|b| b.generation != cold.backend_generation);
+        return crate::stage::service::backend_of(cold.backend).is_none_or(|b| b.generation != cold.backend_generation);
     }
     let ended = matches!(rest::state(word), state::TIME_WAIT | state::CLOSE);
     ended && p.kind == l4::TCP && p.detail & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK) == tcp::SYN

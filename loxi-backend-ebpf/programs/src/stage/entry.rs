@@ -2,12 +2,12 @@
 
 use crate::ctx::{Ctx, UNTAGGED, globals};
 use crate::fast::{Here, try_fast};
-use crate::maps::{ANSWERS, PORTS};
+use crate::maps::{ANSWERS, PORTS, QUESTION};
 use crate::parse::parse;
 use crate::stage::{go, packet, port_of, tick};
 use loxi_ebpf_layout::code::program;
 use loxi_ebpf_layout::count::{CROSSING, CROSSING_STUB, SLOW_PATH, of_punt_tag};
-use loxi_ebpf_layout::l2::{kind, side};
+use loxi_ebpf_layout::l2::{kind, port, side};
 use loxi_ebpf_layout::scratch::{Answer, Beside, Globals, Packet, flag};
 
 /// Bytes that must be readable at once: outer headers of IPv6 and VXLAN, inner Ethernet, IPv6, a fragment header, TCP.
@@ -31,6 +31,9 @@ pub fn entry<C: Ctx>(ctx: C) -> i32 {
         if beside.port == CROSSING_STUB {
             return C::PASS;
         }
+    }
+    if port.flags & port::EXISTS == 0 && !asked {
+        return C::PASS;
     }
     let len = ctx.len();
     if !C::XDP && ctx.data() + 64 > ctx.data_end() && ctx.data() + len as usize > ctx.data_end() {
@@ -75,6 +78,18 @@ fn deliver<C: Ctx>(ctx: C, number: u16, at: u8, globals: &Globals) -> i32 {
     }
 }
 
+/// Random bits for a packet's choices: those that whoever asks has given.
+#[inline(always)]
+fn random(asked: bool) -> u32 {
+    if asked
+        && let Some(question) = QUESTION.get(&0)
+        && question.seeded != 0
+    {
+        return question.random;
+    }
+    super::random()
+}
+
 #[inline(always)]
 fn long_way<C: Ctx>(ctx: C, beside: &Beside, globals: &Globals, now: u64, side: u8) -> i32 {
     let Some(p) = packet() else { return C::DROP };
@@ -89,7 +104,7 @@ fn long_way<C: Ctx>(ctx: C, beside: &Beside, globals: &Globals, now: u64, side: 
     p.len = ctx.len();
     p.end = p.len;
     p.tag = ctx.tag();
-    p.random = super::random();
+    p.random = random(p.flags & flag::ASKED != 0);
     p.stages = 1;
     if p.flags & flag::ASKED != 0
         && let Some(answer) = ANSWERS.ptr(&0)

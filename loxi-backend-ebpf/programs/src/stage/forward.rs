@@ -20,7 +20,7 @@ use crate::table::{Family, V4, V6, at};
 use loxi_ebpf_layout::code::{drop, program, punt};
 use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::flow::{Cold, translation};
-use loxi_ebpf_layout::l2::{ANY_VLAN, Link, Port, Station, StationAt, bridge, kind, port};
+use loxi_ebpf_layout::l2::{ANY_VLAN, Link, Port, Station, StationAt, bridge, exit, kind, port};
 use loxi_ebpf_layout::l3::{
     FIXED_BITS, Group, Interface, NeighborKey, NextHop, Route, TO_GROUP, VrfAddr, hop, interface, neighbor,
 };
@@ -34,7 +34,18 @@ use loxi_ebpf_layout::{Addr, family};
 pub fn forward<C: Ctx>(ctx: C) -> i32 {
     let Some(p) = packet() else { return C::DROP };
     let result = stages(p);
+    if C::XDP && result.is_ok() && !reaches(p) {
+        // Nothing has been counted yet: TC begins anew.
+        crate::finish::give_back(p);
+        return C::PASS;
+    }
     go(ctx, p, program::FORWARD, result)
+}
+
+/// Whether XDP may send by the port of the way. Whoever asks wants to know what would be sent.
+#[inline(always)]
+fn reaches(p: &Packet) -> bool {
+    p.flags & flag::ASKED != 0 || port_of(p.out_port).is_some_and(|port| port.exit & exit::XDP != 0)
 }
 
 #[inline(always)]

@@ -1,11 +1,11 @@
 //! Stages 1, 3 and 4: the port and its VLANs, the source guard, where tunnels end.
 
 use crate::ctx::{Ctx, UNTAGGED, read};
-use crate::maps::{ADMITS, BACKS, ENDINGS, INTERFACES, LINKS, OUTERS, PORT_MACS, PORT_VLANS};
+use crate::maps::{ADMITS, BACKS, ENDINGS, INTERFACES, LINKS, OUTERS, GUARD_MACS, PORT_VLANS};
 use crate::parse::{ETH, Step, ethertype, ipv4, ipv6, parse};
 use crate::stage::{go, in_set, is_link_local, packet, port_of, unclaimed};
 use loxi_ebpf_layout::code::{drop, program, punt};
-use loxi_ebpf_layout::l2::{Link, Port, PortMac, PortVlan, Station, port};
+use loxi_ebpf_layout::l2::{GuardMac, Link, Port, PortVlan, Station, port};
 use loxi_ebpf_layout::limits::ND_OPTIONS;
 use loxi_ebpf_layout::scratch::{Packet, flag, l4};
 use loxi_ebpf_layout::tunnel::{self, BackKey, EndKey};
@@ -109,22 +109,23 @@ fn attach(p: &mut Packet, port: &Port) -> Step {
 
 /// Whether a MAC is the port's.
 #[inline(always)]
-fn owns_mac(p: &Packet, port: &Port, mac: [u8; 6]) -> bool {
+fn owns_mac(port: &Port, mac: [u8; 6]) -> bool {
     mac == port.mac
-        || port.flags & port::GUARD_MACS != 0 && PORT_MACS.get(&PortMac { port: p.port, mac }).is_some()
+        || port.flags & port::GUARD_MACS != 0
+            && GUARD_MACS.get(&GuardMac { set: port.guard, mac, reserved: 0 }).is_some()
 }
 
 /// Stage 3.
 #[inline(always)]
 fn guard<C: Ctx>(ctx: C, p: &Packet, port: &Port) -> Step {
-    if !owns_mac(p, port, p.smac) {
+    if !owns_mac(port, p.smac) {
         return Err(drop::SPOOF_MAC);
     }
     if p.kind == l4::ARP {
         let Some(mac) = read::<C, [u8; 6]>(ctx, p.l3 as usize + 8) else { return Err(drop::SPOOF_ARP) };
         // A probe has no sender address yet.
         let sender = if p.src == Addr::ZERO { p.dst } else { p.src };
-        let own = owns_mac(p, port, mac) && in_set(port.guard, family::V4, &sender);
+        let own = owns_mac(port, mac) && in_set(port.guard, family::V4, &sender);
         return if own { Ok(()) } else { Err(drop::SPOOF_ARP) };
     }
     if p.family == 0 {
@@ -195,7 +196,7 @@ fn guard_nd<C: Ctx>(ctx: C, p: &Packet, port: &Port) -> Step {
         if kind == 1 || kind == 2 {
             // Zero is nobody's: what isn't there is not the port's own.
             let mac = read::<C, [u8; 6]>(ctx, option + 2).unwrap_or([0; 6]);
-            if !owns_mac(p, port, mac) {
+            if !owns_mac(port, mac) {
                 return Err(drop::SPOOF_ND);
             }
         }

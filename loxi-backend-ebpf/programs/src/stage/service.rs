@@ -109,7 +109,7 @@ fn serve(p: &mut Packet, service: &Service, place: u32) -> Step {
         Some(backend) => backend,
         None => pick(p, service, place).ok_or(drop::NO_BACKEND)?,
     };
-    let Some(chosen) = BACKENDS.get(&backend) else { return Err(drop::NO_BACKEND) };
+    let Some(chosen) = backend_of(backend) else { return Err(drop::NO_BACKEND) };
     p.service = service.id;
     p.backend = backend;
     p.backend_generation = chosen.generation;
@@ -133,6 +133,12 @@ fn serve(p: &mut Packet, service: &Service, place: u32) -> Step {
     Ok(())
 }
 
+/// An endpoint's attributes.
+#[inline(always)]
+pub fn backend_of(number: u32) -> Option<&'static Backend> {
+    BACKENDS.get(&number).map(loxi_ebpf_layout::pair::Pair::current)
+}
+
 /// The endpoint that the client had before, while it may be used.
 #[inline(always)]
 fn remembered(p: &Packet, service: &Service) -> Option<u32> {
@@ -142,7 +148,7 @@ fn remembered(p: &Packet, service: &Service) -> Option<u32> {
     let key = AffinityKey { service: service.id, family: p.family as u32, client: p.src };
     let entry = AFFINITY.get(&key)?;
     let (backend, generation, expires) = (entry.backend, entry.generation, entry.expires);
-    if expires <= p.now || BACKENDS.get(&backend)?.generation != generation {
+    if expires <= p.now || backend_of(backend)?.generation != generation {
         return None;
     }
     // It must be among those that may be used now.
@@ -184,7 +190,10 @@ fn pick(p: &mut Packet, service: &Service, place: u32) -> Option<u32> {
             let turn = if p.flags & flag::DRY != 0 {
                 TURNS.get(&service.id).copied()?
             } else {
-                crate::atomic::add(TURNS.ptr(&service.id)?, 1)
+                let turn = crate::atomic::add(TURNS.ptr(&service.id)?, 1);
+                p.flags |= flag::TURN;
+                p.service = service.id;
+                turn
             };
             let total = if service.total == 0 { 1 } else { service.total as u64 };
             by_weight(service, (turn % total) as u32)?
@@ -251,7 +260,7 @@ fn least(service: &Service) -> Option<u32> {
         }
         let backend = LISTS.get(&(service.list + n))?.backend;
         let flows = BACKEND_FLOWS.get(&backend).copied()?;
-        let weight = BACKENDS.get(&backend)?.weight as u64;
+        let weight = backend_of(backend)?.weight as u64;
         // a / b < c / d without division; flows are below 2^32.
         if best_flows == u64::MAX || flows * best_weight < best_flows * weight {
             (best, best_flows, best_weight) = (n, flows, weight);

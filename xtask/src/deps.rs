@@ -28,10 +28,7 @@ const TABLE: &[(&str, May)] = &[
     ("loxi-conformance", Only(&["loxi-core", "loxi-reference"])),
     ("loxi-linux", Only(&[])),
     ("loxi-softpath", Only(&["loxi-core"])),
-    (
-        "loxi-backend-ebpf",
-        Only(&["loxi-core", "loxi-linux", "loxi-softpath", "loxi-ebpf-layout"]),
-    ),
+    ("loxi-backend-ebpf", Only(&["loxi-core", "loxi-linux", "loxi-softpath", "loxi-ebpf-layout"])),
     ("loxi-ebpf-layout", Only(&[])),
     ("loxi-backend-dpdk-sim", BACKEND),
     ("loxi-backend-bluefield", BACKEND),

@@ -3,9 +3,11 @@
 //! `cargo xtask deps` holds the crates to the dependency table, `cargo xtask
 //! loc` holds the source files to the house rules. Both print every violation
 //! before they fail, and change nothing. `cargo xtask measurements` writes
-//! `docs/measurements.md` from the committed figures.
+//! `docs/measurements.md` from the committed figures, `cargo xtask ebpf` the
+//! committed objects of the eBPF programs.
 
 mod deps;
+mod ebpf;
 mod loc;
 mod measurements;
 
@@ -18,14 +20,21 @@ const HELP: &str = "usage: cargo xtask <check>
   loc    no source file over the line limit, no leftover marks, no catch-all modules
   measurements [--check | --collect]
          writes docs/measurements.md from docs/measurements.json; --check only compares;
-         --collect first takes the figures of the last `cargo bench` of this machine";
+         --collect first takes the figures of the last `cargo bench` of this machine
+  ebpf [--check]
+         builds the eBPF programs and writes loxi-backend-ebpf/obj; --check holds the objects there
+         to their record, and to a fresh build where this machine has a toolchain";
 
 fn main() -> Result<()> {
+    if ebpf::is_compiler() {
+        return ebpf::compile();
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent folder")?;
     let mut arguments = std::env::args().skip(1);
     let check = arguments.next();
     let option = arguments.next();
-    if arguments.next().is_some() || (option.is_some() && check.as_deref() != Some("measurements")) {
+    let has_options = matches!(check.as_deref(), Some("measurements" | "ebpf"));
+    if arguments.next().is_some() || (option.is_some() && !has_options) {
         bail!("one check at a time\n\n{HELP}");
     }
     match check.as_deref() {
@@ -35,6 +44,11 @@ fn main() -> Result<()> {
             None => measurements::write(root),
             Some("--collect") => measurements::collect(root).and_then(|()| measurements::write(root)),
             Some("--check") => report("measurements", measurements::check(root)?),
+            Some(other) => bail!("unknown option `{other}`\n\n{HELP}"),
+        },
+        Some("ebpf") => match option.as_deref() {
+            None => ebpf::write(root),
+            Some("--check") => report("ebpf", ebpf::check(root)?),
             Some(other) => bail!("unknown option `{other}`\n\n{HELP}"),
         },
         None | Some("help" | "--help" | "-h") => {

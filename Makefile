@@ -12,7 +12,7 @@ BACKEND ?= reference
 FUZZ_SECONDS ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench clean-lab fuzz
+.PHONY: help run test test-vm bench clean-lab fuzz
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -25,6 +25,9 @@ run: ## the two-node lab, until Ctrl-C (ONCE=1: run its table and exit; BACKEND=
 
 test: ## everything that CI holds the tree to
 	@scripts/test
+
+test-vm: ## tests that depend on the kernel, under Debian's 6.1 and 6.12 in virtual machines (KERNELS=6.1: only that)
+	@scripts/test-vm $(KERNELS)
 
 bench: ## throughput of each backend on this machine
 	@scripts/preflight bench

@@ -290,7 +290,8 @@ pub const REPLY: u8 = 1;
 pub const ROUTED: u8 = 2;
 /// Its packets leave in a tunnel.
 pub const TUNNEL: u8 = 4;
-/// Its packets leave in IP in IP to a service's endpoint.
+/// Its packets leave in IP in IP to a service's endpoint of their own family: its new addresses are
+/// the outer header's, its packets' own stay.
 pub const IPIP: u8 = 8;
 /// Addresses or ports change.
 pub const NAT: u8 = 16;

@@ -93,7 +93,7 @@ pub struct Service {
     pub count: u32,
     /// Sum of their weights.
     pub total: u32,
-    /// Where the table of hashes begins.
+    /// Where the table of hashes begins: its first word.
     pub table: u32,
     /// Places of the table.
     pub size: u32,
@@ -103,6 +103,16 @@ pub struct Service {
     pub last_port: u32,
     /// Endpoints that get nothing now; they stand in the list behind the others.
     pub idle: u32,
+}
+
+/// Places of a word of a table of hashes: indices into a list, 16 bits each, the first one lowest.
+pub const HASHES_PER_WORD: u32 = 4;
+
+/// The word of a place, and the shift within it.
+#[must_use]
+#[inline(always)]
+pub const fn hash_word(table: u32, place: u32) -> (u32, u32) {
+    (table.wrapping_add(place / HASHES_PER_WORD), place % HASHES_PER_WORD * 16)
 }
 
 /// How packets reach the endpoint.

@@ -72,3 +72,7 @@ pub const ND_OPTIONS: u32 = 8;
 pub const FRAGMENTS: u32 = 4096;
 /// Choices that one packet can make.
 pub const CHOICES: usize = 8;
+/// Endpoints of one list with a table of hashes: what 16 bits can tell apart.
+pub const TABLE_LIST_LENGTH: u32 = 1 << 16;
+/// Endpoints of one list: as many as a search that halves eighteen times finds.
+pub const LIST_LENGTH: u32 = (1 << 18) - 1;

@@ -58,8 +58,8 @@ pub struct Packet {
     pub detail: u8,
     /// ICMP code.
     pub code: u8,
-    /// Nothing yet.
-    pub spare: u8,
+    /// Whether the way's path MTU was lowered.
+    pub lowered: u8,
     /// Ethertype, network order.
     pub ethertype: u16,
     /// 802.1Q tag that was there, host order; 0xffff: none.
@@ -359,8 +359,12 @@ pub struct Globals {
     pub crossing_dataplane: u64,
     /// Device of the slow path, in the dataplane's namespace.
     pub slow_path: u64,
+    /// 1: no program at TC follows one at XDP.
+    pub xdp_only: u64,
+    /// Until when somebody finishes what is handed on, ns.
+    pub attended: u64,
     /// Nothing yet.
-    pub reserved: [u64; 3],
+    pub reserved: u64,
 }
 
 plain! { Answer = 184, Question = 80, Beside = 20, Globals = 64 }

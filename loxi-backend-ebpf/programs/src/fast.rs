@@ -11,13 +11,16 @@
 //! two lines of this processor's counters.
 
 use crate::ctx::{Ctx, UNTAGGED, at};
-use crate::maps::{ANSWERS, COUNTERS, INTERFACES, PORTS};
+use crate::finish::open;
+use crate::maps::{ANSWERS, COUNTERS, INTERFACES, PATH_MTUS, PORTS};
 use crate::parse::{ETH, add32, ethertype, fold, is_unicast};
+use crate::stage::forward::tunnel_of;
+use crate::stage::packet;
 use crate::table::{Family, Key, V4, V6, find_apart, find_home};
 use loxi_ebpf_layout::flow::{AGES, BUSY, FAST, IPIP, NAT, Out, RECHECK, REPLY, ROUTED, TUNNEL, rest, state};
 use loxi_ebpf_layout::l2::{Port, exit, port};
-use loxi_ebpf_layout::scratch::{Beside, Globals, flag};
-use loxi_ebpf_layout::{Addr, code};
+use loxi_ebpf_layout::scratch::{Beside, Globals, flag, way};
+use loxi_ebpf_layout::{Addr, code, family};
 
 /// TCP flags that move a connection's state, or may: FIN, SYN, RST.
 const MOVING: u8 = 0x07;
@@ -45,6 +48,8 @@ struct Heads {
     /// Length of network and transport header.
     headers: u32,
     ttl: u8,
+    tos: u8,
+    df: bool,
     /// Where the transport header is.
     l4: usize,
 }
@@ -77,7 +82,7 @@ pub fn try_fast<C: Ctx>(ctx: C, here: &Here<'_>) -> Option<i32> {
 /// Ports or identifier and header length of a transport that can go the short way. The length is
 /// what follows the IP header.
 #[inline(always)]
-fn transport<C: Ctx>(ctx: C, protocol: u8, l4: usize, len: u32, icmp: [u8; 4]) -> Option<(u16, u16, u32)> {
+fn transport<C: Ctx>(ctx: C, protocol: u8, l4: usize, len: u32, v6: bool) -> Option<(u16, u16, u32)> {
     match protocol {
         6 => {
             // SAFETY: `at` has checked these bytes, here and below.
@@ -92,7 +97,8 @@ fn transport<C: Ctx>(ctx: C, protocol: u8, l4: usize, len: u32, icmp: [u8; 4]) -
         17 => {
             let words = unsafe { *at::<C, [u16; 4]>(ctx, l4)? };
             let told = u16::from_be(words[2]) as u32;
-            if told < 8 || told > len || words[3] == 0 && icmp[0] == 128 {
+            // Without a checksum, IPv6 has rules of its own (RFC 6935).
+            if told < 8 || told > len || words[3] == 0 && v6 {
                 return None;
             }
             Some((words[0], words[1], 8))
@@ -100,7 +106,8 @@ fn transport<C: Ctx>(ctx: C, protocol: u8, l4: usize, len: u32, icmp: [u8; 4]) -
         1 | 58 => {
             let words = unsafe { *at::<C, [u16; 4]>(ctx, l4)? };
             let [kind, _] = words[0].to_ne_bytes();
-            if len < 8 || !icmp.contains(&kind) {
+            let query = if v6 { matches!(kind, 128 | 129) } else { matches!(kind, 0 | 8 | 13 | 14) };
+            if len < 8 || !query {
                 return None;
             }
             Some((words[2], words[2], 8))
@@ -130,14 +137,15 @@ fn heads_v4<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
         return None;
     }
     let (ttl, protocol) = (w[2] as u8, (w[2] >> 8) as u8);
-    let (sport, dport, l4) = transport(ctx, protocol, ETH + 20, len - 20, [8, 0, 13, 14])?;
+    let (sport, dport, l4) = transport(ctx, protocol, ETH + 20, len - 20, false)?;
     let (dmac, smac) = macs(ctx)?;
     let key = Key {
         src: Addr([w[3], 0, 0, 0]),
         dst: Addr([w[4], 0, 0, 0]),
         rest: rest::key(sport, dport, protocol, zone),
     };
-    Some(Heads { key, dmac, smac, len, headers: 20 + l4, ttl, l4: ETH + 20 })
+    let (tos, df) = ((w[0] >> 8) as u8, fragment & 0x4000 != 0);
+    Some(Heads { key, dmac, smac, len, headers: 20 + l4, ttl, tos, df, l4: ETH + 20 })
 }
 
 #[inline(always)]
@@ -151,10 +159,12 @@ fn heads_v6<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
         return None;
     }
     let (next, ttl) = ((w[1] >> 16) as u8, (w[1] >> 24) as u8);
-    let (sport, dport, l4) = transport(ctx, next, ETH + 40, payload, [128, 129, 128, 129])?;
+    let (sport, dport, l4) = transport(ctx, next, ETH + 40, payload, true)?;
     let (dmac, smac) = macs(ctx)?;
     let key = Key { src: Addr(src), dst: Addr(dst), rest: rest::key(sport, dport, next, zone) };
-    Some(Heads { key, dmac, smac, len: 40 + payload, headers: 40 + l4, ttl, l4: ETH + 40 })
+    let tos = (u32::from_be(w[0]) >> 20) as u8;
+    let len = 40 + payload;
+    Some(Heads { key, dmac, smac, len, headers: 40 + l4, ttl, tos, df: true, l4: ETH + 40 })
 }
 
 /// Whether a packet of this kind leaves its flow's state as it is.
@@ -196,25 +206,20 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
         return None;
     }
     if C::XDP && egress.exit & exit::XDP == 0 && here.beside.flags & flag::ASKED == 0 {
-        // TC may send there.
-        return Some(C::PASS);
+        // TC may send there, if it follows.
+        return if here.globals.xdp_only == 0 { Some(C::PASS) } else { None };
     }
-    let mut smac = [0; 6];
-    let mut mtu = egress.mtu as u32;
-    if flags & ROUTED != 0 {
-        let interface = INTERFACES.get(&(out.via as u32))?.current();
-        smac = interface.mac;
-        mtu = mtu.min(interface.mtu as u32);
-        if heads.ttl <= 1 || ETH as u32 + heads.len != ctx.len() {
-            return None;
-        }
+    if flags & ROUTED != 0 && (heads.ttl <= 1 || ETH as u32 + heads.len != ctx.len()) {
+        return None;
     }
+    let link = link::<F>(egress, flags, &out)?;
     let segment = ctx.segment();
     let size = if segment == 0 { heads.len } else { heads.headers + segment };
-    if size > mtu || flags & (TUNNEL | IPIP) != 0 {
+    if size > link.mtu {
         return None;
     }
     let new = F::new_key(entry);
+    let outer = F::pair(entry);
     // What was read above is of one time if the key is still what it was.
     if unsafe { F::rest(entry).read_volatile() } != word || !F::is(entry, &heads.key) {
         return None;
@@ -226,18 +231,101 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
         }
         seen.packets += 1;
         seen.bytes += heads.len as u64;
-        count(here.beside.port, out.port as u32, length);
+        if flags & (TUNNEL | IPIP) == 0 {
+            count(here.beside.port, out.port as u32, length);
+        }
     }
     if flags & NAT != 0 && !translate::<C, F>(ctx, heads, &new) {
         return Some(C::DROP);
     }
-    if flags & ROUTED != 0 && !route::<C, F>(ctx, &out, smac) {
+    if flags & ROUTED != 0 && !route::<C, F>(ctx, link.dmac, link.smac) {
         return Some(C::DROP);
+    }
+    if flags & (TUNNEL | IPIP) != 0 {
+        return Some(encapsulate::<C, F>(ctx, here, heads, flags, &out, &new, outer, &link));
     }
     if here.beside.flags & flag::ASKED != 0 {
         return Some(answer::<C>(here, out.port, flags));
     }
     Some(ctx.send(out.port, egress, here.port.side, here.globals))
+}
+
+/// What the link of a way says.
+struct Way {
+    /// Largest packet.
+    mtu: u32,
+    /// Link layer of a routed packet; in a tunnel that of the inner frame.
+    dmac: [u8; 6],
+    smac: [u8; 6],
+    /// Source of an outer frame.
+    outer_smac: [u8; 6],
+}
+
+#[inline(always)]
+fn link<F: Family>(egress: &Port, flags: u8, out: &Out) -> Option<Way> {
+    let mtu = egress.mtu as u32;
+    if flags & (ROUTED | TUNNEL | IPIP) == 0 {
+        return Some(Way { mtu, dmac: out.mac, smac: [0; 6], outer_smac: [0; 6] });
+    }
+    let number = if flags & TUNNEL == 0 { out.via } else { egress.interface };
+    let interface = INTERFACES.get(&(number as u32))?.current();
+    let mtu = mtu.min(interface.mtu as u32);
+    let smac = interface.mac;
+    if flags & IPIP != 0 {
+        let header = if F::PLACES == V4::PLACES { 20 } else { 40 };
+        return Some(Way { mtu: mtu.saturating_sub(header), dmac: out.mac, smac, outer_smac: smac });
+    }
+    if flags & TUNNEL == 0 {
+        return Some(Way { mtu, dmac: out.mac, smac, outer_smac: smac });
+    }
+    let tunnel = tunnel_of(out.via)?;
+    // A path that got narrower is the long way's to know.
+    if tunnel.exists == 0 || PATH_MTUS.get(&tunnel.endpoint).is_none_or(|lowered| *lowered != 0) {
+        return None;
+    }
+    let inner = open(tunnel.in_port)?;
+    let mtu = mtu.saturating_sub(tunnel.overhead as u32).min(inner.mtu as u32);
+    Some(Way { mtu, dmac: tunnel.inner_dst, smac: tunnel.inner_src, outer_smac: smac })
+}
+
+/// Leaves the packet to the program that puts outer headers before it.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // inlined into its one caller
+fn encapsulate<C: Ctx, F: Family>(
+    ctx: C,
+    here: &Here<'_>,
+    heads: &Heads,
+    flags: u8,
+    out: &Out,
+    new: &Key,
+    outer: [Addr; 2],
+    link: &Way,
+) -> i32 {
+    let Some(p) = packet() else { return C::DROP };
+    let family = if F::PLACES == V4::PLACES { family::V4 } else { family::V6 };
+    p.flags = here.beside.flags & (flag::ASKED | flag::DRY) | if heads.df { flag::DF } else { 0 };
+    (p.port, p.outer_port, p.side) = (here.beside.port as u16, here.beside.port as u16, here.port.side);
+    (p.len, p.ended, p.choices) = (ctx.len(), 0, 0);
+    (p.family, p.protocol, p.tos, p.ttl) = (family, rest::protocol(new.rest), heads.tos, heads.ttl);
+    p.routed = (flags & ROUTED != 0) as u8;
+    (p.new_src, p.new_dst) = (new.src, new.dst);
+    (p.new_sport, p.new_dport) = (rest::sport(new.rest), rest::dport(new.rest));
+    (p.out_port, p.out_tunnel) = (out.port, out.via);
+    (p.outer_dmac, p.outer_smac) = (out.mac, link.outer_smac);
+    if flags & TUNNEL != 0 {
+        p.way = way::TUNNEL;
+    } else {
+        p.way = way::IPIP;
+        p.outer_family = family;
+        [p.outer_src, p.dsr_target] = outer;
+    }
+    if p.flags & flag::ASKED != 0 {
+        p.stages = met(here, flags);
+        p.group = 0;
+        clear_answer(here);
+    }
+    ctx.jump(code::program::ENCAPSULATE);
+    C::DROP
 }
 
 /// Whether the frame's link layer is that of the packet for which this was decided.
@@ -349,12 +437,12 @@ pub fn older(word: u32) -> u32 {
 
 /// A new link layer, one hop less.
 #[inline(always)]
-fn route<C: Ctx, F: Family>(ctx: C, out: &Out, smac: [u8; 6]) -> bool {
+fn route<C: Ctx, F: Family>(ctx: C, dmac: [u8; 6], smac: [u8; 6]) -> bool {
     let Some(frame) = at::<C, [u8; ETH + 12]>(ctx, 0) else { return false };
     let frame: *mut u8 = frame.cast();
     // SAFETY: `at` has checked 26 bytes.
     unsafe {
-        *frame.cast::<[[u8; 6]; 2]>() = [out.mac, smac];
+        *frame.cast::<[[u8; 6]; 2]>() = [dmac, smac];
         if F::PLACES == V4::PLACES {
             let word = frame.add(ETH + 8).cast::<u32>();
             let old = *word;
@@ -364,6 +452,27 @@ fn route<C: Ctx, F: Family>(ctx: C, out: &Out, smac: [u8; 6]) -> bool {
         }
     }
     true
+}
+
+/// Parse, port, source guard, conntrack, forward, TTL where routed, send.
+#[inline(always)]
+fn met(here: &Here<'_>, flags: u8) -> u32 {
+    1 << 0 | 1 << 1 | 1 << 6 | 1 << 10 | 1 << 16
+        | if here.port.flags & port::GUARDED != 0 { 1 << 3 } else { 0 }
+        | if flags & ROUTED != 0 { 1 << 11 } else { 0 }
+}
+
+/// Begins an answer that another program will complete.
+#[inline(always)]
+fn clear_answer(here: &Here<'_>) {
+    if let Some(answer) = ANSWERS.ptr(&0) {
+        // SAFETY: this processor's own value, for which all zeroes is one.
+        unsafe {
+            *answer = core::mem::zeroed();
+            (*answer).nonce = here.beside.nonce;
+            (*answer).preferred = u32::MAX;
+        }
+    }
 }
 
 /// Tells whoever asks.
@@ -382,10 +491,7 @@ fn answer<C: Ctx>(here: &Here<'_>, out_port: u16, flags: u8) -> i32 {
             (*answer).in_tunnel = 0;
             (*answer).out_tunnel = 0;
             (*answer).group = 0;
-            // Parse, port, source guard, conntrack, forward, TTL where routed, send.
-            (*answer).stages = 1 << 0 | 1 << 1 | 1 << 6 | 1 << 10 | 1 << 16
-                | if here.port.flags & port::GUARDED != 0 { 1 << 3 } else { 0 }
-                | if flags & ROUTED != 0 { 1 << 11 } else { 0 };
+            (*answer).stages = met(here, flags);
         }
     }
     C::DROP

@@ -3,15 +3,15 @@
 use crate::ctx::{Ctx, globals};
 use crate::maps::{COUNTERS, DROPS, FATES, TOLD, TURNS};
 use crate::stage::commit::{remember_fragment, touch};
+use crate::stage::forward::tc_follows;
 use crate::stage::{answer, is_drop, packet, port_of, tick};
 use crate::table::{V4, V6};
 use aya_ebpf::helpers::bpf_ringbuf_output;
 use loxi_ebpf_layout::code::{self, FATES as MOST_FATES};
 use loxi_ebpf_layout::count::{Told, punt_tag};
 use loxi_ebpf_layout::flow::RECHECK;
-use loxi_ebpf_layout::l3::NeighborKey;
 use loxi_ebpf_layout::scratch::{Packet, flag, tracking};
-use loxi_ebpf_layout::{Addr, family};
+use loxi_ebpf_layout::family;
 
 /// Counts the packet's fate and acts on it.
 #[inline(always)]
@@ -112,6 +112,9 @@ fn hand_on<C: Ctx>(ctx: C, p: &Packet) -> i32 {
     if p.flags & flag::ASKED != 0 {
         return C::DROP;
     }
+    if C::XDP && tc_follows() {
+        return C::PASS;
+    }
     if let Some(counters) = COUNTERS.ptr(&(p.outer_port as u32)) {
         // SAFETY: this processor's own value.
         unsafe { (*counters).handed_on += 1 };
@@ -155,19 +158,6 @@ fn tell(p: &Packet) {
         macs: [p.smac, p.dmac],
         dport: p.dport,
         padding: 0,
-    });
-}
-
-/// Tells that a neighbour should be asked for.
-#[inline(always)]
-pub fn tell_neighbor(p: &Packet, key: &NeighborKey) {
-    output(&Told {
-        at: p.now,
-        port: key.interface as u16,
-        reason: 0,
-        family: key.family as u8,
-        addrs: [key.addr, Addr::ZERO],
-        ..Told::default()
     });
 }
 

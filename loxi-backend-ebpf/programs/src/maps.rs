@@ -163,7 +163,7 @@ tables! {
     /// Lists of endpoints.
     LISTS: u32 => lb::Choice, BPF_MAP_TYPE_ARRAY[limits::LIST_PLACES], MAPPED;
     /// Tables of hashes: indices into lists.
-    HASHES: u32 => u32, BPF_MAP_TYPE_ARRAY[limits::HASH_PLACES], MAPPED;
+    HASHES: u32 => u64, BPF_MAP_TYPE_ARRAY[limits::HASH_PLACES / loxi_ebpf_layout::lb::HASHES_PER_WORD], MAPPED;
     /// Endpoints.
     BACKENDS: u32 => Pair<lb::Backend>, BPF_MAP_TYPE_ARRAY[limits::BACKENDS], MAPPED;
     /// Flows of endpoints.

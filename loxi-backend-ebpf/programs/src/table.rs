@@ -6,7 +6,7 @@ use crate::maps::{COLD_V4, COLD_V6, FLOWS_V4, FLOWS_V6};
 use core::sync::atomic::{Ordering, compiler_fence};
 use loxi_ebpf_layout::Addr;
 use loxi_ebpf_layout::flow::{
-    self, BUSY, BucketV4, BucketV6, Cold, EntryV4, EntryV6, HEAD_V4, HEAD_V6, Out, PLACES_V4, PLACES_V6,
+    self, BUSY, IPIP, BucketV4, BucketV6, Cold, EntryV4, EntryV6, HEAD_V4, HEAD_V6, Out, PLACES_V4, PLACES_V6,
     Seen, Spot, Tags, rest,
 };
 
@@ -106,6 +106,10 @@ pub trait Family {
     fn key(entry: *const Self::Entry) -> Key;
     /// The tuple with which its packets leave.
     fn new_key(entry: *const Self::Entry) -> Key;
+    /// The entry's pair of new addresses: of packets that leave in IP in IP, the outer header's.
+    fn pair(entry: *const Self::Entry) -> [Addr; 2];
+    /// Changes that pair.
+    fn set_pair(entry: *mut Self::Entry, pair: [Addr; 2]);
 
     /// [`find`] apart.
     fn find_apart() -> u32;
@@ -236,15 +240,26 @@ impl Family for V4 {
     #[inline(always)]
     fn new_key(entry: *const EntryV4) -> Key {
         unsafe {
-            let [src, dst] = (*entry).new_addrs;
-            let [sport, dport] = (*entry).new_ports;
             let word = (*entry).rest;
+            let [src, dst] =
+                if rest::flags(word) & IPIP == 0 { (*entry).new_addrs } else { (*entry).addrs };
+            let [sport, dport] = (*entry).new_ports;
             Key {
                 src: Addr([src, 0, 0, 0]),
                 dst: Addr([dst, 0, 0, 0]),
                 rest: rest::key(sport, dport, rest::protocol(word), rest::zone(word)),
             }
         }
+    }
+
+    #[inline(always)]
+    fn pair(entry: *const EntryV4) -> [Addr; 2] {
+        unsafe { (*entry).new_addrs.map(|addr| Addr([addr, 0, 0, 0])) }
+    }
+
+    #[inline(always)]
+    fn set_pair(entry: *mut EntryV4, pair: [Addr; 2]) {
+        unsafe { (*entry).new_addrs = [pair[0].0[0], pair[1].0[0]] };
     }
 }
 
@@ -372,11 +387,25 @@ impl Family for V6 {
     #[inline(always)]
     fn new_key(entry: *const EntryV6) -> Key {
         unsafe {
-            let [src, dst] = (*entry).new_addrs;
-            let [sport, dport] = (*entry).new_ports;
             let word = (*entry).rest;
+            let [src, dst] = if rest::flags(word) & IPIP == 0 {
+                (*entry).new_addrs
+            } else {
+                [narrow((*entry).src), narrow((*entry).dst)]
+            };
+            let [sport, dport] = (*entry).new_ports;
             Key { src, dst, rest: rest::key(sport, dport, rest::protocol(word), rest::zone(word)) }
         }
+    }
+
+    #[inline(always)]
+    fn pair(entry: *const EntryV6) -> [Addr; 2] {
+        unsafe { (*entry).new_addrs }
+    }
+
+    #[inline(always)]
+    fn set_pair(entry: *mut EntryV6, pair: [Addr; 2]) {
+        unsafe { (*entry).new_addrs = pair };
     }
 }
 
@@ -782,17 +811,9 @@ pub fn find_apart<F: Family>(key: &Key) -> Option<Found<F>> {
     Some(Found { entry: at::<F>(number)?, number })
 }
 
-/// [`claim`], apart.
+/// [`claim`] for what the work says, apart.
 #[inline(always)]
-pub fn claim_apart<F: Family>(
-    key: &Key,
-    new: &Key,
-    bits: u64,
-    seen: &Seen,
-    out: &Out,
-) -> Result<Found<F>, Refused> {
-    let Some(work) = work() else { return Err(Refused::Full) };
-    *work = Work { key: *key, new: *new, bits, seen: *seen, out: *out, family: 0 };
+pub fn claim_apart<F: Family>() -> Result<Found<F>, Refused> {
     let result = F::claim_apart();
     let number = result as u32;
     match result & !0xffff_ffff {

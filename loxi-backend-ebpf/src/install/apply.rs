@@ -16,13 +16,15 @@
 use super::attached::{Attached, Device};
 use super::decode::{Read, Stray, read};
 use super::encode::{self, Written};
-use super::forget::{Forget, forgets};
+use super::forget::gone;
 use super::writer::{Inverse, Writer};
 use crate::plan::{Plan, PlanDelta, Row, RowKey, Rows, SetRef, UnitDelta};
-use crate::sys::{Kernel, KernelError, MAPPED, PORTS, Table};
+use crate::state::{Gone, Pace, Store};
+use crate::sys::{Kernel, KernelError, MAPPED, PORTS, Table, VRFS};
 use loxi_core::dataplane::InstallError;
 use loxi_core::net::PortName;
 use loxi_ebpf_layout::l2::port;
+use loxi_ebpf_layout::l3::Vrf;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -39,7 +41,7 @@ pub struct Installer {
 pub struct UndoInstall {
     journal: Vec<Inverse>,
     pub(crate) delta: PlanDelta,
-    pub(crate) forgets: Vec<Forget>,
+    pub(crate) gone: Gone,
 }
 
 /// Rows to be written and to be taken out.
@@ -103,10 +105,11 @@ impl Installer {
             }
             return Err(InstallError { step, what, message });
         }
-        let forgets = forgets(&delta, &self.w.names);
+        let gone = gone(&delta, &self.w.names);
         let journal = self.w.stand();
         self.doubtful = false;
-        Ok(UndoInstall { journal, delta, forgets })
+        self.strays.clear();
+        Ok(UndoInstall { journal, delta, gone })
     }
 
     /// Takes an installation back. What was learned meanwhile stays.
@@ -122,6 +125,11 @@ impl Installer {
     }
 
     fn write(&mut self, delta: &PlanDelta, step: &mut u64, what: &mut String) -> Written {
+        // What is no row is no row of the plan either: it is written anew where it should be one.
+        for stray in self.strays.clone() {
+            (*step, *what) = (*step + 1, format!("{stray:?}"));
+            self.remove_stray(&stray)?;
+        }
         let renewed = self.renew(delta)?;
         let steps = steps(delta, &renewed);
         for (key, row) in steps.puts {
@@ -131,10 +139,6 @@ impl Installer {
         for (key, set) in steps.deletes.into_iter().rev() {
             (*step, *what) = (*step + 1, format!("{key:?}"));
             encode::delete(&mut self.w, key, set)?;
-        }
-        for stray in std::mem::take(&mut self.strays) {
-            (*step, *what) = (*step + 1, format!("{stray:?}"));
-            self.remove_stray(&stray)?;
         }
         for name in &delta.stale_ports {
             (*step, *what) = (*step + 1, format!("generation of {name}"));
@@ -170,6 +174,11 @@ impl Installer {
         Ok(self.w.word(Table::PortPolicy, offset, before + 1)?)
     }
 
+    /// What was learned.
+    pub(crate) fn store<'a>(&'a mut self, seed: u64, pace: &'a mut Pace) -> Store<'a> {
+        Store::new(&mut *self.w.kernel, &self.w.names, seed).paced(pace)
+    }
+
     /// Makes every decision that a flow keeps stale.
     pub(crate) fn move_on(&self) {
         // Programs add to it too.
@@ -193,6 +202,11 @@ impl Installer {
     }
 
     fn remove_stray(&mut self, stray: &Stray) -> Written {
+        if stray.table == Table::NatRules {
+            let number = crate::sys::value::<u32>(&stray.key).unwrap_or(0);
+            let had = self.w.current(VRFS, number);
+            return Ok(self.w.flip(VRFS, number, &Vrf { nat_base: 0, nat_count: 0, ..had })?);
+        }
         if MAPPED.contains(&stray.table) {
             return Ok(self.w.clear_element(stray.table, &stray.key)?);
         }

@@ -1,40 +1,25 @@
-//! What was learned of things that go.
+//! What goes with entities that go.
 
 use super::names::Names;
 use crate::plan::{PlanDelta, RowKey};
+use crate::state::Gone;
 
-/// Something of which nothing learned may stay, by its number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Forget {
-    /// A port: flows, stations, counters.
-    Port(u32),
-    /// A zone: flows and fragments.
-    Zone(u32),
-    /// A bridge: stations.
-    Bridge(u32),
-    /// An interface: neighbours.
-    Interface(u32),
-    /// A service: clients' endpoints, and whose turn it is.
-    Service(u32),
-    /// A tunnel: ways back.
-    Tunnel(u32),
-}
-
-/// What an installed delta makes forgotten. The numbers are retired by then, and still known.
-pub(crate) fn forgets(delta: &PlanDelta, names: &Names) -> Vec<Forget> {
-    let mut found = Vec::new();
+/// What an installed delta makes gone. The numbers are retired by then, and still known.
+pub(crate) fn gone(delta: &PlanDelta, names: &Names) -> Gone {
+    let mut gone = Gone::default();
     for unit in &delta.units {
         for key in unit.old.keys().filter(|key| !unit.new.contains_key(*key)) {
-            found.extend(match key {
-                RowKey::Port(name) => names.ports.last(name).map(Forget::Port),
-                RowKey::Zone(name) => names.zones.last(name).map(Forget::Zone),
-                RowKey::Bridge(name) => names.bridges.last(name).map(Forget::Bridge),
-                RowKey::Interface(name) => names.interfaces.last(name).map(Forget::Interface),
-                RowKey::Service(key) => names.services.last(key).map(Forget::Service),
-                RowKey::Tunnel(name) => names.tunnels.last(name).map(Forget::Tunnel),
-                _ => None,
-            });
+            match key {
+                RowKey::Port(name) => gone.ports.extend(names.ports.last(name)),
+                RowKey::Zone(name) => gone.zones.extend(names.zones.last(name)),
+                RowKey::Bridge(name) => gone.bridges.extend(names.bridges.last(name)),
+                RowKey::Interface(name) => gone.interfaces.extend(names.interfaces.last(name)),
+                RowKey::Service(key) => gone.services.extend(names.services.last(key)),
+                RowKey::Tunnel(name) => gone.tunnels.extend(names.tunnels.last(name)),
+                RowKey::Endpoint(addr) => gone.endpoints.extend(names.endpoints.last(addr)),
+                _ => {}
+            }
         }
     }
-    found
+    gone
 }

@@ -13,5 +13,5 @@ mod writer;
 pub use apply::{Installer, UndoInstall};
 pub use attached::{Attached, Device};
 pub use decode::Stray;
-pub use forget::Forget;
+pub(crate) use decode::ip_of;
 pub use names::{Exhausted, Named, Names, Space};

@@ -8,6 +8,7 @@ use super::pool::Pool;
 use crate::sys::{BACKENDS, HASHES, Kernel, KernelError, LISTS, NAMES, NAT_POOL, NAT_RULES, PORTS, Put, SERVICES,
     SERVICE_RANGES, Table, Typed, VERSIONS, VRFS, bytes};
 use loxi_ebpf_layout::l2::Port;
+use loxi_ebpf_layout::lb::HASHES_PER_WORD;
 use loxi_ebpf_layout::{Plain, pair::Pair};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,7 +78,7 @@ impl Pools {
         for place in &versions {
             let service = kernel.at(VERSIONS, *place);
             lists.push((service.list, service.count.saturating_add(service.idle)));
-            hashes.push((service.table, service.size));
+            hashes.push((service.table, service.size.div_ceil(HASHES_PER_WORD)));
         }
         for number in 1..kernel.length(VRFS) {
             let vrf = *kernel.at(VRFS, number).current();

@@ -430,7 +430,7 @@ mod tests {
         };
         let t = std::time::Instant::now();
         let installation = open(&options).unwrap();
-        eprintln!("{:?} {} bytes", t.elapsed(), installation.kernel.footprint());
+        eprintln!("{:?} {:?}", t.elapsed(), installation.kernel.footprint());
         let name = "hs1";
         let tc = installation.tc.as_ref().unwrap();
         stub::tc(1, name, &tc.entry, stub::Without::Drop).unwrap();

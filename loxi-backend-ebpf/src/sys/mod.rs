@@ -1,20 +1,22 @@
 //! The one place of system calls: tables, programs, hooks.
 //!
-//! [`Kernel`] is what the backend asks for; [`RealKernel`] does it, and
-//! [`FaultyKernel`] lets any call fail that changes something, so that undoing can be tested.
+//! [`Kernel`] is what the backend asks for; [`RealKernel`] does it, [`SimulatedKernel`] models it in
+//! memory, and [`FaultyKernel`] lets any call fail that changes something, so that undoing can be tested.
 
 mod faulty;
 mod memory;
 mod raw;
 mod real;
+mod simulated;
 mod table;
 
 pub use faulty::{FaultyKernel, Faults};
 pub use memory::{Memory, Word};
 pub use raw::cpus;
 pub(crate) use raw::grace as wait_for_readers;
-pub(crate) use raw::{Link, LinkTarget, Map, MapKind, Program, ProgramKind, get_pinned, pin, tcx_names};
-pub use real::RealKernel;
+pub(crate) use raw::{Link, LinkTarget, Map, MapKind, Program, ProgramKind, at_tcx, get_pinned, pin, program_named};
+pub use real::{Footprint, RealKernel};
+pub use simulated::SimulatedKernel;
 pub use table::*;
 
 use loxi_ebpf_layout::Plain;
@@ -103,6 +105,11 @@ pub trait Kernel: Send {
     }
 }
 
+/// Bytes from one element of an array to the next: the kernel lets each begin at a word.
+const fn stride<V>() -> usize {
+    size_of::<V>().next_multiple_of(8)
+}
+
 impl dyn Kernel + '_ {
     /// [`Kernel::put`] with types.
     ///
@@ -140,17 +147,17 @@ impl dyn Kernel + '_ {
     /// An element of a mapped array.
     #[must_use]
     pub fn at<V: Plain>(&self, table: Typed<u32, V>, index: u32) -> V {
-        self.memory(table.table).read(index as usize * size_of::<V>())
+        self.memory(table.table).read(index as usize * stride::<V>())
     }
 
     /// Writes an element of a mapped array that nobody reads yet.
     pub fn fill<V: Plain>(&self, table: Typed<u32, V>, index: u32, value: &V) {
-        self.memory(table.table).write(index as usize * size_of::<V>(), value);
+        self.memory(table.table).write(index as usize * stride::<V>(), value);
     }
 
     /// How many elements a mapped array has.
     #[must_use]
     pub fn length<V: Plain>(&self, table: Typed<u32, V>) -> u32 {
-        u32::try_from(self.memory(table.table).len() / size_of::<V>()).unwrap_or(u32::MAX)
+        u32::try_from(self.memory(table.table).len() / stride::<V>()).unwrap_or(u32::MAX)
     }
 }

@@ -288,6 +288,17 @@ impl Map {
         self.fd.as_fd()
     }
 
+    /// The records that programs write to it.
+    pub(crate) fn into_ring(self) -> Result<aya::maps::RingBuf<aya::maps::MapData>, aya::maps::MapError> {
+        let map = aya::maps::Map::RingBuf(aya::maps::MapData::from_fd(self.fd)?);
+        aya::maps::RingBuf::try_from(map)
+    }
+
+    /// Whether all of its memory is taken at once.
+    pub(crate) fn is_reserved(&self) -> bool {
+        matches!(self.kind, ARRAY | PERCPU_ARRAY | RINGBUF)
+    }
+
     /// Bytes that it takes when it is full, as near as its kind tells.
     pub(crate) fn footprint(&self) -> u64 {
         let each = match self.kind {
@@ -529,7 +540,12 @@ impl Program {
         }
     }
 
-    /// The kernel's number and name.
+    /// The same program once more.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()? })
+    }
+
+    /// The kernel's number.
     pub(crate) fn id(&self) -> io::Result<u32> {
         Ok(info::<ProgramInfo>(self.fd.as_fd())?.id)
     }
@@ -663,14 +679,26 @@ impl Link {
         Ok(info::<LinkInfo>(self.fd.as_fd())?.ifindex)
     }
 
+    /// The number of its program.
+    pub(crate) fn program(&self) -> io::Result<u32> {
+        Ok(info::<LinkInfo>(self.fd.as_fd())?.program)
+    }
+
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-/// Names of the programs at TCX ingress of a device of the calling thread's namespace; none where
+/// A program at a hook, as the kernel knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attached {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+}
+
+/// The programs at TCX ingress of a device of the calling thread's namespace; none where
 /// the kernel has no TCX.
-pub(crate) fn tcx_names(device: u32) -> io::Result<Vec<String>> {
+pub(crate) fn at_tcx(device: u32) -> io::Result<Vec<Attached>> {
     let mut ids = [0u32; 64];
     let mut attr = Query {
         target: device,
@@ -684,16 +712,17 @@ pub(crate) fn tcx_names(device: u32) -> io::Result<Vec<String>> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => return Ok(Vec::new()),
         other => other?,
     };
-    let mut names = Vec::new();
-    for id in ids.iter().take(attr.count as usize) {
-        let mut attr = ById { id: *id, ..ById::default() };
-        // SAFETY: no pointer is passed.
-        let Ok(fd) = (unsafe { bpf(PROG_BY_ID, &mut attr) }) else { continue };
-        let info: ProgramInfo = info(owned(fd)?.as_fd())?;
-        let end = info.name.iter().position(|byte| *byte == 0).unwrap_or(info.name.len());
-        names.push(String::from_utf8_lossy(&info.name[..end]).into_owned());
-    }
-    Ok(names)
+    ids.iter().take(attr.count as usize).map(|id| program_named(*id)).collect()
+}
+
+/// The program of a number.
+pub(crate) fn program_named(id: u32) -> io::Result<Attached> {
+    let mut attr = ById { id, ..ById::default() };
+    // SAFETY: no pointer is passed.
+    let fd = owned(unsafe { bpf(PROG_BY_ID, &mut attr) }?)?;
+    let info: ProgramInfo = info(fd.as_fd())?;
+    let end = info.name.iter().position(|byte| *byte == 0).unwrap_or(info.name.len());
+    Ok(Attached { id, name: String::from_utf8_lossy(&info.name[..end]).into_owned() })
 }
 
 /// Waits until every section that was reading when this began has ended: `MEMBARRIER_CMD_GLOBAL`,

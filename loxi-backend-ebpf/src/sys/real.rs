@@ -12,6 +12,15 @@ pub struct RealKernel {
     memory: BTreeMap<Table, Memory>,
 }
 
+/// Bytes of the kernel's memory, as near as kinds of tables tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Footprint {
+    /// Taken from the start.
+    pub reserved: u64,
+    /// Taken when every table is full.
+    pub most: u64,
+}
+
 fn failed(call: &'static str, table: Table) -> impl FnOnce(io::Error) -> KernelError {
     move |source| KernelError { call, object: table.name().to_owned(), source }
 }
@@ -45,10 +54,14 @@ impl RealKernel {
         &self.maps[&table]
     }
 
-    /// Bytes that all tables take when they are full.
+    /// Memory of all tables.
     #[must_use]
-    pub fn footprint(&self) -> u64 {
-        self.maps.values().map(Map::footprint).sum()
+    pub fn footprint(&self) -> Footprint {
+        let sum = |maps: &mut dyn Iterator<Item = &Map>| maps.map(Map::footprint).sum();
+        Footprint {
+            reserved: sum(&mut self.maps.values().filter(|map| map.is_reserved())),
+            most: sum(&mut self.maps.values()),
+        }
     }
 
     /// The kernel's number of a table.

@@ -88,7 +88,7 @@ tables! {
     ServiceRanges = SERVICE_RANGES: lb::RangeKey => u32;
     Versions = VERSIONS: u32 => lb::Service;
     Lists = LISTS: u32 => lb::Choice;
-    Hashes = HASHES: u32 => u32;
+    Hashes = HASHES: u32 => u64;
     Backends = BACKENDS: u32 => Pair<lb::Backend>;
     BackendFlows = BACKEND_FLOWS: u32 => u64;
     Turns = TURNS: u32 => u64;

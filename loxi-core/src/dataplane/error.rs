@@ -75,6 +75,16 @@ pub enum DataplaneError {
         /// What went wrong.
         message: String,
     },
+    /// Another program holds the hook of the port's device. It is never replaced.
+    #[error("port {port}: program {program} is attached to {device} already")]
+    AttachConflict {
+        /// The port.
+        port: PortName,
+        /// Its device.
+        device: String,
+        /// The program that is there, as the kernel names it.
+        program: String,
+    },
     /// The dataplane has no such method.
     #[error("the dataplane has no capability {capability}")]
     NotSupported {

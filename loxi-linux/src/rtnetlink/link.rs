@@ -17,6 +17,8 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_STATS64: u16 = 23;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_XDP: u16 = 43;
+const IFLA_XDP_PROG_ID: u16 = 4;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
@@ -76,6 +78,8 @@ pub struct Link {
     pub peer_netnsid: Option<i32>,
     /// The label.
     pub alias: Option<String>,
+    /// The kernel's number of the XDP program that is attached.
+    pub xdp: Option<u32>,
     /// Counters.
     pub stats: LinkStats,
 }
@@ -103,6 +107,7 @@ impl Link {
             peer: None,
             peer_netnsid: None,
             alias: None,
+            xdp: None,
             stats: LinkStats::default(),
         };
         for (kind, value) in wire::attrs(message.body.get(IFINFO..)?) {
@@ -128,6 +133,11 @@ impl Link {
                 }
                 IFLA_IFALIAS => link.alias = Some(wire::text(value)),
                 IFLA_LINK_NETNSID => link.peer_netnsid = number().map(|id| id as i32),
+                IFLA_XDP => {
+                    link.xdp = wire::attrs(value)
+                        .find(|(kind, _)| *kind == IFLA_XDP_PROG_ID)
+                        .and_then(|(_, value)| wire::get_u32(value, 0));
+                }
                 IFLA_STATS64 => link.stats = LinkStats::parse(value)?,
                 _ => {}
             }

@@ -6,8 +6,9 @@ use crate::maps::{AFFINITY, BACKEND_FLOWS, FRAGMENTS, PORT_POLICY, SOURCES};
 use crate::parse::Step;
 use crate::life::{count_of, less, uncount, zone_of};
 use crate::stage::conntrack::{fragment_key, key_of};
+use crate::stage::forward::tunnel_of;
 use crate::stage::{SECOND, go, packet, port_of, tick};
-use crate::table::{Family, Found, Key, Refused, V4, V6, at, claim_apart, cold_at, publish, remove_apart};
+use crate::table::{Family, Found, Key, Refused, V4, V6, at, claim_apart, cold_at, publish, remove_apart, work};
 use loxi_ebpf_layout::code::{drop, program};
 use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::flow::{
@@ -17,7 +18,7 @@ use loxi_ebpf_layout::l2::{kind, port};
 use loxi_ebpf_layout::l3::{FRAGMENT_S, Fragment, Source, Zone};
 use loxi_ebpf_layout::lb::{Affinity, AffinityKey};
 use loxi_ebpf_layout::scratch::{Packet, flag, tracking, way};
-use loxi_ebpf_layout::family;
+use loxi_ebpf_layout::{family, tunnel};
 
 /// Flows and fragments.
 #[inline(always)]
@@ -165,30 +166,29 @@ fn remember_client(p: &Packet) {
 /// Both directions' entries and what they share. The original one is published last.
 #[inline(always)]
 fn insert<F: Family>(p: &mut Packet) -> Result<(), Refused> {
-    let own = key_of(p);
-    let (out, flags) = decision(p);
-    let translated = Key {
-        src: p.new_src,
-        dst: p.new_dst,
-        rest: rest::key(p.new_sport, p.new_dport, p.protocol, p.zone),
-    };
-    let seen = Seen { epoch: p.epoch, seen: tick(p.now), packets: 1, bytes: p.ip_len as u64 };
-    let first = renewed::<F>(p, &own, &translated, flags, &seen, &out)?;
-    let reply = translated.reversed();
-    let own_reply = reply.src == own.src && reply.dst == own.dst && reply.rest == own.rest & rest::KEY;
+    let Some(work) = work() else { return Err(Refused::Full) };
+    let flags = decision(p, &mut work.out);
+    work.key = key_of(p);
+    work.new = translated(p);
+    work.seen = Seen { epoch: p.epoch, seen: tick(p.now), packets: 1, bytes: p.ip_len as u64 };
+    let first = renewed::<F>(p, flags)?;
+    if flags & IPIP != 0 {
+        F::set_pair(first.entry, [p.outer_src, p.dsr_target]);
+    }
     let mut partner = first.number;
-    if !own_reply {
-        let back = own.reversed();
-        let never = Seen { epoch: 0, seen: tick(p.now), packets: 0, bytes: 0 };
-        let changed = if p.flags & flag::NAT != 0 { NAT } else { 0 };
-        match renewed::<F>(p, &reply, &back, REPLY | changed, &never, &Out::default()) {
+    if !is_own_reply(p) {
+        work.key = translated(p).reversed();
+        work.new = key_of(p).reversed();
+        work.seen = Seen { epoch: 0, seen: tick(p.now), packets: 0, bytes: 0 };
+        work.out = Out::default();
+        match renewed::<F>(p, REPLY | flags & NAT) {
             Ok(second) => {
                 partner = second.number;
                 share::<F>(partner, &Cold { partner: first.number, ..Cold::default() });
                 publish::<F>(second.entry);
             }
             Err(refused) => {
-                remove_apart::<F>(first.number, &own);
+                remove_apart::<F>(first.number, &key_of(p));
                 return Err(refused);
             }
         }
@@ -199,24 +199,37 @@ fn insert<F: Family>(p: &mut Packet) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Claims a place; an entry of that key that has ended makes room.
+/// The key of the packet as it leaves.
 #[inline(always)]
-fn renewed<F: Family>(
-    p: &Packet,
-    key: &Key,
-    new: &Key,
-    flags: u8,
-    seen: &Seen,
-    out: &Out,
-) -> Result<Found<F>, Refused> {
-    let bits = (p.next_state as u64) << rest::STATE | (flags as u64) << rest::FLAGS;
-    match claim_apart::<F>(key, new, bits, seen, out) {
+fn translated(p: &Packet) -> Key {
+    Key {
+        src: p.new_src,
+        dst: p.new_dst,
+        rest: rest::key(p.new_sport, p.new_dport, p.protocol, p.zone),
+    }
+}
+
+/// Whether replies have the packet's own key.
+#[inline(always)]
+fn is_own_reply(p: &Packet) -> bool {
+    p.new_dst == p.src && p.new_src == p.dst && p.new_dport == p.sport && p.new_sport == p.dport
+}
+
+/// Claims a place for the work's key; an entry of that key that has ended makes room.
+#[inline(always)]
+fn renewed<F: Family>(p: &Packet, flags: u8) -> Result<Found<F>, Refused> {
+    let Some(work) = work() else { return Err(Refused::Full) };
+    work.bits = (p.next_state as u64) << rest::STATE | (flags as u64) << rest::FLAGS;
+    match claim_apart::<F>() {
         Err(Refused::Taken(number)) => {
             if F::alive_apart(number) != 0 {
                 return Err(Refused::Taken(number));
             }
+            // What ends it uses the work's key.
+            let key = work.key;
             F::forget_apart(number);
-            claim_apart::<F>(key, new, bits, seen, out)
+            work.key = key;
+            claim_apart::<F>()
         }
         other => other,
     }
@@ -254,7 +267,7 @@ fn record(p: &Packet, partner: u32) -> Cold {
 
 /// Whether the next packet like this one may go the short way, and where.
 #[inline(always)]
-fn decision(p: &Packet) -> (Out, u8) {
+fn decision(p: &Packet, out: &mut Out) -> u8 {
     let mut flags = if p.flags & flag::NAT != 0 { NAT } else { 0 };
     if p.routed != 0 {
         flags |= ROUTED;
@@ -268,17 +281,16 @@ fn decision(p: &Packet) -> (Out, u8) {
             p.out_tunnel
         }
         way::IPIP => {
-            flags |= IPIP;
+            if p.outer_family == p.family {
+                flags |= IPIP;
+            }
             p.out_interface
         }
         _ => p.out_interface,
     };
     let mac = if p.way == way::PORT { p.new_dmac } else { p.outer_dmac };
-    let out = Out { port: p.out_port, via, in_port: p.outer_port, mac };
-    if is_short(p) {
-        flags |= FAST;
-    }
-    (out, flags)
+    *out = Out { port: p.out_port, via, in_port: p.outer_port, mac };
+    if is_short(p) { flags | FAST } else { flags }
 }
 
 /// What the short way can do.
@@ -288,9 +300,24 @@ fn is_short(p: &Packet) -> bool {
     let Some(ingress) = port_of(p.outer_port) else { return false };
     let plain = p.ended == 0 && p.flags & flag::FRAGMENT == 0 && p.tag == crate::ctx::UNTAGGED;
     let untagged = egress.flags & port::TRUNK == 0;
-    let known = p.routed == 0 || p.out_interface != 0 && p.dmac == ingress.gateway;
+    let known = p.routed == 0 || p.dmac == ingress.gateway;
     let tracked = matches!(p.protocol, 1 | 6 | 17 | 58);
-    plain && untagged && known && tracked && p.way == way::PORT && ingress.kind != kind::TUNNEL
+    let by = match p.way {
+        way::PORT => p.routed == 0 || p.out_interface != 0,
+        // What it doesn't say itself must be what the underlay's first interface says.
+        way::TUNNEL => p.lowered == 0 && egress.interface == p.out_interface && tunnels(p),
+        _ => p.lowered == 0 && p.outer_family == p.family && p.out_interface != 0,
+    };
+    plain && untagged && known && tracked && by && ingress.kind != kind::TUNNEL
+}
+
+/// Whether a tunnel gives all of its packets the same inner link layer, and an outer header without
+/// anything chosen.
+#[inline(always)]
+fn tunnels(p: &Packet) -> bool {
+    let Some(tunnel) = tunnel_of(p.out_tunnel) else { return false };
+    let inner = p.routed == 0 || p.new_dmac == tunnel.inner_dst && p.new_smac == tunnel.inner_src;
+    inner && (tunnel.family == family::V6 || tunnel.flags & tunnel::flag::DF != 0)
 }
 
 /// An existing flow takes note of a packet: time, counters, state.
@@ -358,13 +385,16 @@ fn renew<F: Family>(p: &Packet) {
         if rest::flags(word) & BUSY != 0 || !F::is(entry, &key_of(p)) {
             return;
         }
-        let (out, flags) = decision(p);
-        let flags = flags | rest::flags(word) & (REPLY | NAT);
+        let mut out = Out::default();
+        let flags = decision(p, &mut out) | rest::flags(word) & (REPLY | NAT);
         let busy = rest::revised(word, rest::state(word), flags | BUSY);
         if !atomic::replace(F::rest(entry), word, busy) {
             return;
         }
         *F::out(entry) = out;
+        if flags & IPIP != 0 {
+            F::set_pair(entry, [p.outer_src, p.dsr_target]);
+        }
         (*F::seen(entry)).epoch = p.epoch;
         if p.flags & flag::STALE != 0
             && let Some(cold) = cold_at::<F>(p.original)

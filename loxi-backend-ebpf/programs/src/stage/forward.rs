@@ -34,12 +34,23 @@ use loxi_ebpf_layout::{Addr, family};
 pub fn forward<C: Ctx>(ctx: C) -> i32 {
     let Some(p) = packet() else { return C::DROP };
     let result = stages(p);
-    if C::XDP && result.is_ok() && !reaches(p) {
-        // Nothing has been counted yet: TC begins anew.
-        crate::finish::give_back(p);
-        return C::PASS;
-    }
+    let result = if C::XDP && result.is_ok() && !reaches(p) {
+        if tc_follows() {
+            // Nothing has been counted yet: TC begins anew.
+            crate::finish::give_back(p);
+            return C::PASS;
+        }
+        Err(drop::UNSUPPORTED)
+    } else {
+        result
+    };
     go(ctx, p, program::FORWARD, result)
+}
+
+/// Whether a program at TC gets what XDP leaves.
+#[inline(always)]
+pub fn tc_follows() -> bool {
+    crate::ctx::globals().is_some_and(|globals| globals.xdp_only == 0)
 }
 
 /// Whether XDP may send by the port of the way. Whoever asks wants to know what would be sent.
@@ -136,7 +147,7 @@ fn bridged(p: &mut Packet, ingress: &Port) -> Step {
         return Err(flood(bridge::FLOOD_MULTICAST));
     }
     let key = Station { link: Link { id: p.bridge, vlan: p.vlan }, mac: p.dmac, reserved: 0 };
-    let Some(station) = station(&key, p.now) else { return Err(flood(bridge::FLOOD_UNKNOWN)) };
+    let Some(station) = station(p, &key) else { return Err(flood(bridge::FLOOD_UNKNOWN)) };
     let Some(egress) = port_of(station.port) else { return Err(flood(bridge::FLOOD_UNKNOWN)) };
     let split = ingress.flags & egress.flags & port::SPLIT != 0 && ingress.split == egress.split;
     if station.port == p.port || split {
@@ -159,9 +170,9 @@ fn bridged(p: &mut Packet, ingress: &Port) -> Step {
 
 /// A station that hasn't been forgotten.
 #[inline(always)]
-fn station(key: &Station, now: u64) -> Option<StationAt> {
+fn station(p: &Packet, key: &Station) -> Option<StationAt> {
     let station = STATIONS.get(key)?;
-    (station.fixed != 0 || station.expires > now).then_some(*station)
+    (station.fixed != 0 || station.expires > p.now || !is_attended(p)).then_some(*station)
 }
 
 #[inline(always)]
@@ -384,11 +395,12 @@ fn on_link(p: &Packet, next: &NextHop, tuple: &Tuple, found: &mut Resolved) -> S
     if !fixed {
         let (state, asked, expires) = (known.state, known.asked, known.expires);
         // One that isn't known is asked for; one that is in use is asked for again in time.
-        if state != neighbor::REACHABLE || expires <= p.now {
+        let attended = is_attended(p);
+        if state != neighbor::REACHABLE || expires <= p.now && attended {
             return Err(punt::NEIGHBOR);
         }
-        if p.now >= asked + neighbor::BELIEVED_S * SECOND {
-            refresh(p, &key)?;
+        if p.now >= asked + neighbor::BELIEVED_S * SECOND && attended {
+            refresh(p, &key, asked)?;
         }
     }
     found.ages = !fixed;
@@ -397,7 +409,7 @@ fn on_link(p: &Packet, next: &NextHop, tuple: &Tuple, found: &mut Resolved) -> S
     let mut out = own.link.id;
     if own.flags & interface::ON_BRIDGE != 0 {
         let key = Station { link: own.link, mac: found.dmac, reserved: 0 };
-        let Some(station) = station(&key, p.now) else {
+        let Some(station) = station(p, &key) else {
             let floods = BRIDGES
                 .get(&(own.link.id as u32))
                 .is_some_and(|pair| pair.current().flags & bridge::FLOOD_UNKNOWN != 0);
@@ -419,19 +431,24 @@ fn on_link(p: &Packet, next: &NextHop, tuple: &Tuple, found: &mut Resolved) -> S
     Ok(())
 }
 
-/// A neighbour in use that wasn't heard of for a while. Whoever asks about a packet sees
-/// the question that goes out; otherwise the packet goes on, and the daemon asks.
+/// A neighbour in use that wasn't heard of for a while: one of its packets goes by the slow path,
+/// which asks for it.
 #[inline(always)]
-fn refresh(p: &Packet, key: &NeighborKey) -> Step {
+fn refresh(p: &Packet, key: &NeighborKey, asked: u64) -> Step {
     if p.flags & flag::ASKED != 0 {
         return Err(punt::NEIGHBOR);
     }
-    if let Some(known) = NEIGHBORS.ptr(key) {
-        // SAFETY: a word of a value that stays while the program runs.
-        unsafe { (&raw mut (*known).asked).write_volatile(p.now) };
-        crate::finish::tell_neighbor(p, key);
-    }
-    Ok(())
+    let Some(known) = NEIGHBORS.ptr(key) else { return Ok(()) };
+    // SAFETY: a word of a value that stays while the program runs.
+    let first = atomic::replace(unsafe { &raw mut (*known).asked }, asked, p.now);
+    if first { Err(punt::NEIGHBOR) } else { Ok(()) }
+}
+
+/// Whether somebody finishes what is handed on. While nobody does, what was learned is believed
+/// for longer: better an old way than none.
+#[inline(always)]
+fn is_attended(p: &Packet) -> bool {
+    p.flags & flag::ASKED != 0 || crate::ctx::globals().is_some_and(|globals| globals.attended > p.now)
 }
 
 #[inline(always)]
@@ -477,7 +494,8 @@ fn under_tunnel(p: &mut Packet) -> Step {
     if mtu < p.mtu {
         p.mtu = mtu;
     }
-    p.ages |= (lowered != 0) as u8;
+    p.lowered = (lowered != 0) as u8;
+    p.ages |= p.lowered;
     p.subject = subject;
     Ok(())
 }
@@ -502,7 +520,8 @@ fn under_ipip(p: &mut Packet) -> Step {
     let lowered = if endpoint == 0 { 0 } else { PATH_MTUS.get(&endpoint).copied().unwrap_or(0) };
     let header = if v4 { 20 } else { 40 };
     p.mtu = outer_mtu(lowered, tick(p.now), link).saturating_sub(header);
-    p.ages |= (lowered != 0) as u8;
+    p.lowered = (lowered != 0) as u8;
+    p.ages |= p.lowered;
     p.subject = p.out_port;
     Ok(())
 }

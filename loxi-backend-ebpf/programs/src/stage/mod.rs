@@ -3,7 +3,7 @@
 pub mod commit;
 mod conntrack;
 mod entry;
-mod forward;
+pub mod forward;
 mod ingress;
 mod neighbor;
 mod policy;

@@ -13,7 +13,7 @@ use loxi_ebpf_layout::flow::translation;
 use loxi_ebpf_layout::l2::port;
 use loxi_ebpf_layout::l3::{NatRule, VrfAddr, nat};
 use loxi_ebpf_layout::lb::{
-    AffinityKey, Backend, RANGE_FIXED_BITS, RangeKey, Service, ServiceKey, algorithm, mode, scope, vip,
+    AffinityKey, Backend, RANGE_FIXED_BITS, RangeKey, Service, ServiceKey, algorithm, hash_word, mode, scope, vip,
 };
 use loxi_ebpf_layout::limits::NAT_RULES as MOST_RULES;
 use loxi_ebpf_layout::scratch::{Packet, choice, flag, l4};
@@ -184,7 +184,8 @@ fn pick(p: &mut Packet, service: &Service, place: u32) -> Option<u32> {
             } else {
                 address_hash(0, p.family, &p.src)
             };
-            return by_index(service, *HASHES.get(&(service.table + hash % service.size))?);
+            let (word, shift) = hash_word(service.table, hash % service.size);
+            return by_index(service, (*HASHES.get(&word)? >> shift) as u32 & 0xffff);
         }
         algorithm::ROUND_ROBIN => {
             let turn = if p.flags & flag::DRY != 0 {

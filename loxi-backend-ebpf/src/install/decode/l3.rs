@@ -56,7 +56,8 @@ impl Reader<'_> {
                 let rules = names.vrfs.live(number).and_then(|vrf| self.nat_rows(vrf, &value));
                 let row = names.vrfs.live(number).cloned().zip(rules);
                 let row = row.map(|(vrf, rules)| (RowKey::Nat(vrf), Row::Nat(rules)));
-                self.note(Table::NatRules, bytes(&value.nat_base), row);
+                // Named by its VRF.
+                self.note(Table::NatRules, bytes(&number), row);
             }
         }
         for number in 1..kernel.length(INTERFACES) {

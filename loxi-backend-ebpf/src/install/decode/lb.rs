@@ -9,7 +9,7 @@ use crate::sys::{
 };
 use loxi_core::ir::{ServiceKey, ServiceScope, VipKey};
 use loxi_core::net::{BackendName, IpProtocol, L4Ports};
-use loxi_ebpf_layout::lb::{Backend, Service, backend};
+use loxi_ebpf_layout::lb::{Backend, HASHES_PER_WORD, Service, backend};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -124,10 +124,11 @@ impl Reader<'_> {
     /// Whether the table of hashes is the one that follows from the list.
     fn has_hashes(&self, value: &Service, row: &ServiceRow) -> bool {
         let wanted = hashes(row);
-        let Some(end) = value.table.checked_add(value.size) else { return false };
-        wanted.len() == value.size as usize
+        let words = value.size.div_ceil(HASHES_PER_WORD);
+        let Some(end) = value.table.checked_add(words) else { return false };
+        wanted.len() == words as usize
             && end <= self.kernel.length(HASHES)
-            && wanted.iter().zip(value.table..end).all(|(index, place)| self.kernel.at(HASHES, place) == *index)
+            && wanted.iter().zip(value.table..end).all(|(word, place)| self.kernel.at(HASHES, place) == *word)
     }
 }
 

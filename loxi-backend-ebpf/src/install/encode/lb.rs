@@ -9,7 +9,9 @@ use loxi_core::algo::MaglevTable;
 use loxi_core::ir::{ServiceKey, ServiceScope, VipKey};
 use loxi_core::net::BackendName;
 use loxi_ebpf_layout::l3::VrfAddr;
-use loxi_ebpf_layout::lb::{self, Backend, Choice, RANGE_FIXED_BITS, RangeKey, Service, backend, scope};
+use loxi_ebpf_layout::lb::{
+    self, Backend, Choice, HASHES_PER_WORD, RANGE_FIXED_BITS, RangeKey, Service, backend, scope,
+};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -114,9 +116,9 @@ pub(super) fn put_service(w: &mut Writer, key: &ServiceKey, row: &ServiceRow) ->
         let backend = w.number(|names| &mut names.backends, name)?;
         w.kernel.fill(LISTS, place, &Choice { up_to: total, backend });
     }
-    let table = w.take(Table::Hashes, row.table)?;
-    for (index, place) in hashes(row).iter().zip(table..) {
-        w.kernel.fill(HASHES, place, index);
+    let table = w.take(Table::Hashes, row.table.div_ceil(HASHES_PER_WORD))?;
+    for (word, place) in hashes(row).iter().zip(table..) {
+        w.kernel.fill(HASHES, place, word);
     }
     let sources = if row.sources { set_of(w, &SetRef::Sources(key.clone()))? } else { 0 };
     let version = Service {
@@ -152,14 +154,16 @@ pub(super) fn put_service(w: &mut Writer, key: &ServiceKey, row: &ServiceRow) ->
     Ok(())
 }
 
-/// Places of the table by which a service chooses.
-pub(crate) fn hashes(row: &ServiceRow) -> Vec<u32> {
+/// Words of the table by which a service chooses.
+pub(crate) fn hashes(row: &ServiceRow) -> Vec<u64> {
     if row.table == 0 {
         return Vec::new();
     }
     let backends: Vec<_> =
         row.list.iter().map(|(_, addr, port, weight)| (*addr, *port, u32::from(*weight))).collect();
-    MaglevTable::build(row.table, &backends).slots().to_vec()
+    let table = MaglevTable::build(row.table, &backends);
+    let words = table.slots().chunks(HASHES_PER_WORD as usize);
+    words.map(|places| places.iter().rev().fold(0, |word, index| word << 16 | u64::from(*index & 0xffff))).collect()
 }
 
 /// The place of the version that is read now.
@@ -178,7 +182,7 @@ fn free(w: &mut Writer, place: u32) {
     let version = w.kernel.at(VERSIONS, place);
     w.give(Table::Versions, place, 1);
     w.give(Table::Lists, version.list, version.count.saturating_add(version.idle));
-    w.give(Table::Hashes, version.table, version.size);
+    w.give(Table::Hashes, version.table, version.size.div_ceil(HASHES_PER_WORD));
 }
 
 pub(super) fn delete_service(w: &mut Writer, key: &ServiceKey) -> Written {

@@ -1,0 +1,249 @@
+//! Packets that somebody offers: the installed programs run them, and the slow path
+//! finishes what they leave.
+
+use super::{Inner, counters};
+use crate::run::{Asked, Choices, LENGTHS, choices_of, trace_of, verdict_of};
+use loxi_core::dataplane::{
+    DataplaneError, Finished, InjectRequest, Injected, PacketIn, PuntedPacket, SlowPathView,
+};
+use loxi_core::ir::Port;
+use loxi_core::net::{PortName, ZoneName};
+use loxi_core::packet::{Fate, PortCounters, Timestamp, Trace, Verdict};
+use loxi_core::reason::{DropReason, PuntReason};
+use loxi_ebpf_layout::code;
+use loxi_ebpf_layout::scratch::{Beside, flag};
+use std::collections::BTreeMap;
+
+impl Inner {
+    /// Runs the packets of one request in order.
+    pub(super) fn inject(
+        &mut self,
+        request: &InjectRequest,
+        now: Timestamp,
+    ) -> Result<Vec<Injected>, DataplaneError> {
+        for (index, packet) in request.packets.iter().enumerate() {
+            self.number_of(&packet.port)?;
+            fits(index, &packet.bytes)?;
+        }
+        let mut choices = Choices::new(&request.choices);
+        let mut results = Vec::with_capacity(request.packets.len());
+        for packet in &request.packets {
+            let now = packet.at.unwrap_or(now);
+            let mut injected = self.run(packet, now, &mut choices, request.commit)?;
+            if request.commit {
+                self.send_all(&mut injected.verdict);
+            }
+            results.push(injected);
+        }
+        Ok(results)
+    }
+
+    /// The number of a configured port.
+    pub(super) fn number_of(&self, port: &PortName) -> Result<u32, DataplaneError> {
+        let known = self.pipeline.get::<Port>(port).and_then(|_| self.installer.w.names.ports.number(port));
+        known.ok_or_else(|| DataplaneError::NoSuchPort(port.clone()))
+    }
+
+    /// Runs one packet.
+    pub(super) fn run(
+        &mut self,
+        packet: &PacketIn,
+        now: Timestamp,
+        choices: &mut Choices,
+        commit: bool,
+    ) -> Result<Injected, DataplaneError> {
+        let number = self.number_of(&packet.port)?;
+        if packet.bytes.len() < *LENGTHS.start() {
+            return Ok(self.truncated(packet, commit));
+        }
+        if commit {
+            self.make_room(now);
+        }
+        let dry = if commit { 0 } else { flag::DRY };
+        let beside = Beside {
+            port: number,
+            flags: flag::ASKED | dry,
+            now: [now.0 as u32, (now.0 >> 32) as u32],
+            nonce: 0,
+        };
+        let question = choices.question();
+        let kernel = &*self.installer.w.kernel;
+        let asked = self
+            .asker
+            .ask(kernel, &packet.bytes, beside, &question)
+            .map_err(|error| DataplaneError::Internal(error.to_string()))?;
+        if code::is_unfinished(asked.answer.fate) {
+            return self.finish(packet, &asked, now, choices, commit);
+        }
+        let made = choices_of(&*self.installer.w.kernel, &asked.answer);
+        choices.made(made.len());
+        let verdict = verdict_of(&asked, &self.installer.w.names);
+        Ok(Injected { verdict, choices: made, trace: trace_of(&asked), punt: None })
+    }
+
+    /// A frame without a whole Ethernet header, which the kernel doesn't run a program on.
+    fn truncated(&mut self, packet: &PacketIn, commit: bool) -> Injected {
+        if commit {
+            let mut counted = PortCounters {
+                rx_packets: 1,
+                rx_bytes: packet.bytes.len() as u64,
+                ..PortCounters::default()
+            };
+            counted.dropped.insert(DropReason::Truncated, 1);
+            counters::add(self.slow_counters.entry(packet.port.clone()).or_default(), &counted);
+        }
+        let verdict = Verdict::dropped(DropReason::Truncated);
+        Injected { verdict, choices: Vec::new(), trace: Trace::default(), punt: None }
+    }
+
+    /// Has the slow path finish what the programs could not.
+    fn finish(
+        &mut self,
+        packet: &PacketIn,
+        asked: &Asked,
+        now: Timestamp,
+        choices: &mut Choices,
+        commit: bool,
+    ) -> Result<Injected, DataplaneError> {
+        let reason = PuntReason::from_number(u16::from(asked.answer.fate - code::PUNTED));
+        let punted = self.punted(&packet.port, reason, packet.bytes.clone());
+        let mut source = choices.source();
+        let finished = if commit {
+            self.by_slow_path(&punted, now, &mut *source, true)
+        } else {
+            self.by_slow_path_dry(&punted, now, &mut *source)
+        };
+        drop(source);
+        match finished {
+            Some(Finished { injected, counters: counted }) => {
+                if commit {
+                    self.add_counters(&counted);
+                }
+                Ok(injected)
+            }
+            None => {
+                if commit {
+                    self.add_counters(&unfinished(&packet.port, packet.bytes.len()));
+                }
+                let verdict = Verdict::dropped(DropReason::Unsupported);
+                Ok(Injected { verdict, choices: Vec::new(), trace: trace_of(asked), punt: None })
+            }
+        }
+    }
+
+    /// A packet as the slow path gets it.
+    pub(super) fn punted(&self, port: &PortName, reason: PuntReason, bytes: Vec<u8>) -> PuntedPacket {
+        PuntedPacket { port: port.clone(), zone: self.zone_of(port), reason, bytes }
+    }
+
+    fn zone_of(&self, port: &PortName) -> Option<ZoneName> {
+        let names = &self.installer.w.names;
+        let number = names.ports.number(port)?;
+        let zone = self.installer.w.kernel.at(crate::sys::PORTS, number).pair.current().zone;
+        names.zones.live(zone.into()).cloned()
+    }
+
+    /// Finishes a punted packet on the live state; none: there is no slow path.
+    pub(super) fn by_slow_path(
+        &mut self,
+        punted: &PuntedPacket,
+        now: Timestamp,
+        choices: &mut dyn loxi_core::packet::ChoiceSource,
+        with_trace: bool,
+    ) -> Option<Finished> {
+        let path = self.slow_path.as_mut()?;
+        let mut store = self.installer.store(self.seed, &mut self.pace);
+        let view = SlowPathView {
+            pipeline: &self.pipeline,
+            attached: &self.attached_names,
+            state: &mut store,
+            now,
+        };
+        Some(path.finish(punted, view, choices, with_trace))
+    }
+
+    /// The same without consequences.
+    fn by_slow_path_dry(
+        &mut self,
+        punted: &PuntedPacket,
+        now: Timestamp,
+        choices: &mut dyn loxi_core::packet::ChoiceSource,
+    ) -> Option<Finished> {
+        let learned = self.learned();
+        let path = self.slow_path.as_mut()?;
+        let store = self.installer.store(self.seed, &mut self.pace);
+        let mut overlay = crate::state::Overlay::new(&store, learned);
+        let view = SlowPathView {
+            pipeline: &self.pipeline,
+            attached: &self.attached_names,
+            state: &mut overlay,
+            now,
+        };
+        Some(path.finish(punted, view, choices, true))
+    }
+
+    /// Counts of what is learned, for whoever may not change it.
+    fn learned(&self) -> crate::state::Learned {
+        use crate::sys::{KEPT, STATION_COUNT, TURNS};
+        let (kernel, names) = (&*self.installer.w.kernel, &self.installer.w.names);
+        let stations = |(name, number): (&_, u32)| (Clone::clone(name), kernel.at(STATION_COUNT, number));
+        let turns = |(key, number): (&_, u32)| (Clone::clone(key), kernel.at(TURNS, number));
+        let fragments = kernel.at(KEPT, loxi_ebpf_layout::count::kept::FRAGMENTS);
+        crate::state::Learned {
+            stations: names.bridges.all().map(stations).collect(),
+            fragments: usize::try_from(fragments).unwrap_or(usize::MAX),
+            turns: names.services.all().map(turns).collect(),
+        }
+    }
+
+    /// Adds what the slow path has counted.
+    pub(super) fn add_counters(&mut self, counted: &BTreeMap<PortName, PortCounters>) {
+        for (port, more) in counted {
+            counters::add(self.slow_counters.entry(port.clone()).or_default(), more);
+        }
+    }
+
+    /// Takes out what has expired by the packet's time where a limit stands in the way. Live packets don't
+    /// wait for that: the daemon sweeps every second.
+    fn make_room(&mut self, now: Timestamp) {
+        let kernel = &*self.installer.w.kernel;
+        let full = self.installer.w.names.zones.all().any(|(_, number)| {
+            let config = *kernel.at(crate::sys::ZONES, number).current();
+            let count = kernel.at(crate::sys::ZONE_COUNT, number);
+            count.flows >= config.max_flows.into()
+                || count.half_open >= config.max_half_open.into()
+                || config.max_per_source != u32::MAX
+        });
+        let learned = self.installer.w.names.bridges.all().any(|(_, number)| {
+            let config = *kernel.at(crate::sys::BRIDGES, number).current();
+            kernel.at(crate::sys::STATION_COUNT, number) >= config.max_stations
+        });
+        if full || learned {
+            let mut store = self.installer.store(self.seed, &mut self.pace);
+            crate::state::sweep(&mut store, now);
+        }
+    }
+}
+
+/// Counters of a packet that nobody finishes.
+fn unfinished(port: &PortName, length: usize) -> BTreeMap<PortName, PortCounters> {
+    let mut counted =
+        PortCounters { rx_packets: 1, rx_bytes: length as u64, ..PortCounters::default() };
+    counted.dropped.insert(DropReason::Unsupported, 1);
+    [(port.clone(), counted)].into()
+}
+
+fn fits(index: usize, frame: &[u8]) -> Result<(), DataplaneError> {
+    if frame.len() <= *LENGTHS.end() {
+        return Ok(());
+    }
+    Err(DataplaneError::BadRequest {
+        field: format!("packets[{index}].bytes"),
+        message: format!("{} bytes: the kernel runs programs on at most {}", frame.len(), LENGTHS.end()),
+    })
+}
+
+/// Whether a packet of this fate has anything to send.
+pub(super) fn has_left(fate: Fate) -> bool {
+    matches!(fate, Fate::Forwarded | Fate::Consumed(_))
+}

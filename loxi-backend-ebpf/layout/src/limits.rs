@@ -72,3 +72,5 @@ pub const ND_OPTIONS: u32 = 8;
 pub const FRAGMENTS: u32 = 4096;
 /// Choices that one packet can make.
 pub const CHOICES: usize = 8;
+/// Endpoints of one list: as many as a search that halves eighteen times finds.
+pub const LIST_LENGTH: u32 = (1 << 18) - 1;

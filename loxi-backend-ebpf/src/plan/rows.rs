@@ -379,9 +379,19 @@ pub struct ServiceRow {
     pub affinity_s: Option<u32>,
     /// Eligible endpoints in name order: name, address, port, weight.
     pub list: Vec<(BackendName, IpAddr, u16, u16)>,
+    /// Endpoints that get nothing now, in name order: a change of one leads by its name to the
+    /// services in which it may become eligible.
+    pub idle: Vec<BackendName>,
     /// Places of the table of hashes; 0: it has none. Its content follows from the list
     /// ([`loxi_core::algo::MaglevTable`]).
     pub table: u32,
+}
+
+impl ServiceRow {
+    /// Every endpoint by name, whether it is used or not.
+    pub fn backends(&self) -> impl Iterator<Item = &BackendName> {
+        self.list.iter().map(|(name, ..)| name).chain(&self.idle)
+    }
 }
 
 /// A group of policy rules.

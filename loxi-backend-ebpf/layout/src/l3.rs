@@ -194,10 +194,10 @@ pub struct Vrf {
 pub struct NatRule {
     /// See [`nat`].
     pub action: u8,
-    /// Protocol; 0: any.
+    /// Protocol, where it counts.
     pub protocol: u8,
-    /// Whether destination ports count.
-    pub by_port: u16,
+    /// See [`nat_counts`].
+    pub counts: u16,
     /// Lowest destination port.
     pub first: u16,
     /// Highest destination port.
@@ -242,6 +242,14 @@ pub mod nat {
     pub const ONE_TO_ONE: u8 = 4;
     /// Destination.
     pub const DNAT: u8 = 5;
+}
+
+/// What a NAT rule looks at besides addresses.
+pub mod nat_counts {
+    /// Destination ports.
+    pub const PORTS: u16 = 1;
+    /// The protocol.
+    pub const PROTOCOL: u16 = 2;
 }
 
 /// Attributes of a conntrack zone.

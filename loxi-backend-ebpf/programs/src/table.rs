@@ -10,13 +10,14 @@ use loxi_ebpf_layout::flow::{
     Seen, Spot, Tags, rest,
 };
 
-/// Size and seed of the tables, set by the loader.
+/// Size and seed of the tables, set by the loader. The values here are nobody else's: of equal
+/// constants the compiler keeps one only, and what the loader sets would be all of them.
 #[unsafe(no_mangle)]
-static MASK_V4: u32 = 0;
+static MASK_V4: u32 = 0x6c6f_7834;
 #[unsafe(no_mangle)]
-static MASK_V6: u32 = 0;
+static MASK_V6: u32 = 0x6c6f_7836;
 #[unsafe(no_mangle)]
-static SEED: u64 = 0;
+static SEED: u64 = 0x6c6f_7873_6565_6421;
 
 /// A number of which the compiler is to know nothing: what it knows it does not check, and what is
 /// not checked the verifier does not know.

@@ -53,8 +53,8 @@ impl Inner {
         commit: bool,
     ) -> Result<Injected, DataplaneError> {
         let number = self.number_of(&packet.port)?;
-        if packet.bytes.len() < *LENGTHS.start() {
-            return Ok(self.truncated(packet, commit));
+        if let Some(reason) = too_short(&packet.bytes) {
+            return Ok(self.not_run(packet, reason, commit));
         }
         if commit {
             self.make_room(now);
@@ -81,18 +81,13 @@ impl Inner {
         Ok(Injected { verdict, choices: made, trace: trace_of(&asked), punt: None })
     }
 
-    /// A frame without a whole Ethernet header, which the kernel doesn't run a program on.
-    fn truncated(&mut self, packet: &PacketIn, commit: bool) -> Injected {
+    /// A frame that the kernel runs no program on.
+    fn not_run(&mut self, packet: &PacketIn, reason: DropReason, commit: bool) -> Injected {
         if commit {
-            let mut counted = PortCounters {
-                rx_packets: 1,
-                rx_bytes: packet.bytes.len() as u64,
-                ..PortCounters::default()
-            };
-            counted.dropped.insert(DropReason::Truncated, 1);
-            counters::add(self.slow_counters.entry(packet.port.clone()).or_default(), &counted);
+            let counted = dropped(&packet.port, packet.bytes.len(), reason);
+            self.add_counters(&counted);
         }
-        let verdict = Verdict::dropped(DropReason::Truncated);
+        let verdict = Verdict::dropped(reason);
         Injected { verdict, choices: Vec::new(), trace: Trace::default(), punt: None }
     }
 
@@ -123,7 +118,7 @@ impl Inner {
             }
             None => {
                 if commit {
-                    self.add_counters(&unfinished(&packet.port, packet.bytes.len()));
+                    self.add_counters(&dropped(&packet.port, packet.bytes.len(), DropReason::Unsupported));
                 }
                 let verdict = Verdict::dropped(DropReason::Unsupported);
                 Ok(Injected { verdict, choices: Vec::new(), trace: trace_of(asked), punt: None })
@@ -225,12 +220,31 @@ impl Inner {
     }
 }
 
-/// Counters of a packet that nobody finishes.
-fn unfinished(port: &PortName, length: usize) -> BTreeMap<PortName, PortCounters> {
+/// Counters of one packet that is dropped.
+fn dropped(port: &PortName, length: usize, reason: DropReason) -> BTreeMap<PortName, PortCounters> {
     let mut counted =
         PortCounters { rx_packets: 1, rx_bytes: length as u64, ..PortCounters::default() };
-    counted.dropped.insert(DropReason::Unsupported, 1);
+    counted.dropped.insert(reason, 1);
     [(port.clone(), counted)].into()
+}
+
+/// What the programs would say of a frame that is too short for the kernel to run them on it: one without
+/// a whole Ethernet header, or with less than a whole IP header behind it.
+fn too_short(frame: &[u8]) -> Option<DropReason> {
+    let Some((ethernet, rest)) = frame.split_at_checked(*LENGTHS.start()) else {
+        return Some(DropReason::Truncated);
+    };
+    let least = match ethernet[12..] {
+        [0x08, 0x00] => 20,
+        [0x86, 0xdd] => 40,
+        _ => return None,
+    };
+    if rest.len() >= least {
+        return None;
+    }
+    let group = ethernet[6] & 1 != 0;
+    let nobody = ethernet[6..12] == [0; 6];
+    Some(if group || nobody { DropReason::MartianMac } else { DropReason::Truncated })
 }
 
 fn fits(index: usize, frame: &[u8]) -> Result<(), DataplaneError> {

@@ -195,6 +195,7 @@ impl Installer {
         for set in before.sets.difference(&after.sets) {
             self.w.retire(|names| &mut names.sets, set)?;
         }
+        self.w.retire_all()?;
         for class in before.classes.difference(&after.classes) {
             self.w.retire(|names| &mut names.classes, class)?;
         }

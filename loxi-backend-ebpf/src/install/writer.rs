@@ -67,7 +67,11 @@ pub(crate) struct Writer {
     pub(crate) freed: Vec<(Table, u32, u32)>,
     /// Generation of the endpoint that changed last.
     pub(crate) generation: u32,
+    retiring: Vec<Retire>,
 }
+
+/// Retires one name's number.
+type Retire = Box<dyn FnOnce(&mut Writer) -> Result<(), KernelError> + Send>;
 
 impl Pools {
     /// What is free is what no service and no VRF refers to.
@@ -125,8 +129,8 @@ impl Writer {
         let pools = Pools::load(&*kernel)?;
         let most = (1..kernel.length(BACKENDS)).map(|slot| kernel.at(BACKENDS, slot).current().generation);
         let generation = most.max().unwrap_or(0);
-        let (unsettled, journal, freed) = (BTreeSet::new(), Vec::new(), Vec::new());
-        Ok(Self { kernel, names, pools, unsettled, journal, freed, generation })
+        let (unsettled, journal, freed, retiring) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { kernel, names, pools, unsettled, journal, freed, generation, retiring })
     }
 
     /// Waits until nobody reads what was replaced.
@@ -289,6 +293,22 @@ impl Writer {
         Ok(Some(old))
     }
 
+    /// Retires a name's number when the installation is through: until then others find what they
+    /// have under it.
+    pub(crate) fn retire_later<T: Named + Send + 'static>(
+        &mut self,
+        space: fn(&mut Names) -> &mut Space<T>,
+        name: &T,
+    ) {
+        let name = name.clone();
+        self.retiring.push(Box::new(move |w: &mut Self| w.retire(space, &name)));
+    }
+
+    /// Retires what is to be retired.
+    pub(crate) fn retire_all(&mut self) -> Result<(), KernelError> {
+        std::mem::take(&mut self.retiring).into_iter().try_for_each(|retire| retire(self))
+    }
+
     /// Retires a name's number.
     pub(crate) fn retire<T: Named>(
         &mut self,
@@ -325,6 +345,7 @@ impl Writer {
             }
         }
         self.freed.clear();
+        self.retiring.clear();
         let reloaded = self.reload();
         result.and(reloaded)
     }

@@ -394,6 +394,8 @@ fn renew<F: Family>(p: &Packet) {
         *F::out(entry) = out;
         if flags & IPIP != 0 {
             F::set_pair(entry, [p.outer_src, p.dsr_target]);
+        } else if rest::flags(word) & IPIP != 0 {
+            F::set_pair(entry, [p.new_src, p.new_dst]);
         }
         (*F::seen(entry)).epoch = p.epoch;
         if p.flags & flag::STALE != 0

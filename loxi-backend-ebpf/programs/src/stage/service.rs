@@ -11,7 +11,7 @@ use crate::stage::{answer, answered, choose, go, in_set, packet, port_of};
 use loxi_ebpf_layout::code::{self, Fate, drop, program, punt};
 use loxi_ebpf_layout::flow::translation;
 use loxi_ebpf_layout::l2::port;
-use loxi_ebpf_layout::l3::{NatRule, VrfAddr, nat};
+use loxi_ebpf_layout::l3::{NatRule, VrfAddr, nat, nat_counts};
 use loxi_ebpf_layout::lb::{
     AffinityKey, Backend, RANGE_FIXED_BITS, RangeKey, Service, ServiceKey, algorithm, hash_word, mode, scope, vip,
 };
@@ -335,8 +335,8 @@ pub fn matches(
     egress: u32,
 ) -> bool {
     let port = u16::from_be(dport);
-    (rule.protocol == 0 || rule.protocol == protocol)
-        && (rule.by_port == 0 || port >= rule.first && port <= rule.last)
+    (rule.counts & nat_counts::PROTOCOL == 0 || rule.protocol == protocol)
+        && (rule.counts & nat_counts::PORTS == 0 || port >= rule.first && port <= rule.last)
         && (rule.egress == 0 || rule.egress == egress)
         && (rule.src == 0 || in_set(rule.src, family, src))
         && (rule.dst == 0 || in_set(rule.dst, family, dst))

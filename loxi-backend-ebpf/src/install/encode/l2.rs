@@ -31,7 +31,7 @@ pub(super) fn put_bridge(w: &mut Writer, name: &BridgeName, row: &BridgeRow) -> 
 pub(super) fn delete_bridge(w: &mut Writer, name: &BridgeName) -> Written {
     if let Some(number) = w.names.bridges.number(name) {
         w.flip(BRIDGES, number, &Bridge::default())?;
-        w.retire(|names| &mut names.bridges, name)?;
+        w.retire_later(|names| &mut names.bridges, name);
     }
     Ok(())
 }
@@ -178,5 +178,6 @@ pub(super) fn put_port(w: &mut Writer, attached: &Attached, name: &PortName, row
 pub(super) fn delete_port(w: &mut Writer, name: &PortName) -> Written {
     let Some(number) = w.names.ports.number(name) else { return Ok(()) };
     w.flip_port(number, &Port::default())?;
-    Ok(w.retire(|names| &mut names.ports, name)?)
+    w.retire_later(|names| &mut names.ports, name);
+    Ok(())
 }

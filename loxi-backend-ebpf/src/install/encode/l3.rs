@@ -13,7 +13,7 @@ use loxi_core::net::{GroupName, InterfaceName, MacAddr, NextHopName, VrfName, Zo
 use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::l3::{
     self, FIXED_BITS, Group, Interface, NatRule, Neighbor, NextHop, TO_GROUP, Vrf, VrfAddr, Zone, hop, interface,
-    nat, neighbor,
+    nat, nat_counts, neighbor,
 };
 use loxi_ebpf_layout::limits::GROUP_MEMBERS;
 use loxi_ebpf_layout::{Addr, family};
@@ -36,7 +36,7 @@ pub(super) fn put_zone(w: &mut Writer, name: &ZoneName, row: &ZoneRow) -> Writte
 pub(super) fn delete_zone(w: &mut Writer, name: &ZoneName) -> Written {
     if let Some(number) = w.names.zones.number(name) {
         w.flip(ZONES, number, &Zone::default())?;
-        w.retire(|names| &mut names.zones, name)?;
+        w.retire_later(|names| &mut names.zones, name);
     }
     Ok(())
 }
@@ -68,7 +68,7 @@ pub(super) fn put_vrf(w: &mut Writer, name: &VrfName, row: &VrfRow) -> Written {
 pub(super) fn delete_vrf(w: &mut Writer, name: &VrfName) -> Written {
     if let Some(number) = w.names.vrfs.number(name) {
         w.flip(VRFS, number, &Vrf::default())?;
-        w.retire(|names| &mut names.vrfs, name)?;
+        w.retire_later(|names| &mut names.vrfs, name);
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ pub(super) fn put_interface(w: &mut Writer, name: &InterfaceName, row: &Interfac
 pub(super) fn delete_interface(w: &mut Writer, name: &InterfaceName) -> Written {
     if let Some(number) = w.names.interfaces.number(name) {
         w.flip(INTERFACES, number, &Interface::default())?;
-        w.retire(|names| &mut names.interfaces, name)?;
+        w.retire_later(|names| &mut names.interfaces, name);
     }
     Ok(())
 }
@@ -163,7 +163,7 @@ pub(super) fn put_next_hop(w: &mut Writer, name: &NextHopName, row: &NextHopRow)
 pub(super) fn delete_next_hop(w: &mut Writer, name: &NextHopName) -> Written {
     if let Some(number) = w.names.next_hops.number(name) {
         w.flip(NEXT_HOPS, number, &NextHop::default())?;
-        w.retire(|names| &mut names.next_hops, name)?;
+        w.retire_later(|names| &mut names.next_hops, name);
     }
     Ok(())
 }
@@ -191,7 +191,7 @@ pub(super) fn put_group(w: &mut Writer, name: &GroupName, row: &GroupRow) -> Wri
 pub(super) fn delete_group(w: &mut Writer, name: &GroupName) -> Written {
     if let Some(number) = w.names.groups.number(name) {
         w.flip(GROUPS, number, &NO_GROUP)?;
-        w.retire(|names| &mut names.groups, name)?;
+        w.retire_later(|names| &mut names.groups, name);
     }
     Ok(())
 }
@@ -251,7 +251,8 @@ fn free_rules(w: &mut Writer, base: u32, count: u32) {
 fn nat_rule(w: &mut Writer, row: &NatRow) -> Written<NatRule> {
     let mut value = NatRule {
         protocol: row.protocol.unwrap_or(0),
-        by_port: row.ports.is_some().into(),
+        counts: if row.ports.is_some() { nat_counts::PORTS } else { 0 }
+            | if row.protocol.is_some() { nat_counts::PROTOCOL } else { 0 },
         first: row.ports.map_or(0, |ports| ports.first()),
         last: row.ports.map_or(0, |ports| ports.last()),
         src: if row.src { set_of(w, &SetRef::NatSrc(row.key.clone()))? } else { 0 },

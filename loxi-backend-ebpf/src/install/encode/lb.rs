@@ -46,7 +46,7 @@ pub(super) fn delete_backend(w: &mut Writer, name: &BackendName) -> Written {
     if let Some(number) = w.names.backends.number(name) {
         w.generation = w.generation.wrapping_add(1);
         w.flip(BACKENDS, number, &Backend { generation: w.generation, ..Backend::default() })?;
-        w.retire(|names| &mut names.backends, name)?;
+        w.retire_later(|names| &mut names.backends, name);
     }
     Ok(())
 }
@@ -196,5 +196,6 @@ pub(super) fn delete_service(w: &mut Writer, key: &ServiceKey) -> Written {
         }
     }
     free(w, place);
-    Ok(w.retire(|names| &mut names.services, key)?)
+    w.retire_later(|names| &mut names.services, key);
+    Ok(())
 }

@@ -36,7 +36,8 @@ pub(super) fn put_rules(w: &mut Writer, digest: Digest, row: &RulesRow) -> Writt
 }
 
 pub(super) fn delete_rules(w: &mut Writer, digest: Digest) -> Written {
-    Ok(w.retire(|names| &mut names.rules, &digest)?)
+    w.retire_later(|names| &mut names.rules, &digest);
+    Ok(())
 }
 
 pub(super) fn put_peer_rules(w: &mut Writer, digest: Digest, of: Option<Digest>, bits: &Bits) -> Written {

@@ -43,7 +43,8 @@ pub(super) fn put_endpoint(w: &mut Writer, addr: IpAddr) -> Written {
 pub(super) fn delete_endpoint(w: &mut Writer, addr: IpAddr) -> Written {
     let (family, key) = addr_of(addr);
     w.unset(ENDPOINTS, &EndpointKey { family: family.into(), addr: key })?;
-    Ok(w.retire(|names| &mut names.endpoints, &addr)?)
+    w.retire_later(|names| &mut names.endpoints, &addr);
+    Ok(())
 }
 
 pub(super) fn put_tunnel(w: &mut Writer, name: &TunnelName, row: &TunnelRow) -> Written {
@@ -78,7 +79,7 @@ pub(super) fn put_tunnel(w: &mut Writer, name: &TunnelName, row: &TunnelRow) -> 
 pub(super) fn delete_tunnel(w: &mut Writer, name: &TunnelName) -> Written {
     if let Some(number) = w.names.tunnels.number(name) {
         w.flip(TUNNELS, number, &Tunnel::default())?;
-        w.retire(|names| &mut names.tunnels, name)?;
+        w.retire_later(|names| &mut names.tunnels, name);
     }
     Ok(())
 }

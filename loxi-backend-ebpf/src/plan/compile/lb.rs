@@ -13,7 +13,7 @@ use loxi_core::ir::{
 use loxi_core::net::{BackendName, IpProtocol, L4Ports};
 use loxi_ebpf_layout::code::{Fate, drop};
 use loxi_ebpf_layout::lb::{algorithm, mode, vip};
-use loxi_ebpf_layout::limits::{HASH_PLACES, LIST_LENGTH, LIST_PLACES};
+use loxi_ebpf_layout::limits::{HASH_PLACES, LIST_LENGTH, LIST_PLACES, TABLE_LIST_LENGTH};
 
 pub(super) fn backend(source: &Source<'_>, name: &BackendName, rows: &mut Rows) {
     let Some(config) = source.pipeline.get::<LbBackend>(name) else { return };
@@ -67,7 +67,7 @@ pub(super) fn service(source: &Source<'_>, key: &ServiceKey, rows: &mut Rows) ->
         Ok(eligible) => eligible.iter().map(|b| (b.name.clone(), b.address, b.port, b.weight)).collect(),
         Err(_) => Vec::new(),
     };
-    fits(key, &list)?;
+    fits(key, &list, table_of(config).is_some())?;
     let idle = {
         let used = eligible.as_deref().unwrap_or_default();
         let mut used = used.iter().map(|backend| &backend.name).peekable();
@@ -150,11 +150,16 @@ fn usable<'a>(service: &LbService, eligible: Vec<&'a LbBackend>) -> Result<Vec<&
 }
 
 /// Whether a list can be searched, and its weights be summed up in 32 bits.
-fn fits<T>(key: &ServiceKey, list: &[(BackendName, T, u16, u16)]) -> Result<(), CompileError> {
+fn fits<T>(
+    key: &ServiceKey,
+    list: &[(BackendName, T, u16, u16)],
+    by_table: bool,
+) -> Result<(), CompileError> {
     let entity = || EntityKey::Service(key.clone());
     let length = list.len() as u64;
-    if length > u64::from(LIST_LENGTH) {
-        return Err(too_many(entity(), "backends", LIST_LENGTH.into(), length));
+    let most = u64::from(if by_table { TABLE_LIST_LENGTH } else { LIST_LENGTH });
+    if length > most {
+        return Err(too_many(entity(), "backends", most, length));
     }
     let total: u64 = list.iter().map(|(.., weight)| u64::from(*weight)).sum();
     if total > u64::from(u32::MAX) {

@@ -19,20 +19,37 @@ fn dataplane(mode: Mode) -> Local<Ebpf> {
     Local::new(Ebpf::open(options).unwrap(), Arc::new(|| Timestamp(loxi_linux::clock::now())))
 }
 
-#[tokio::test]
-async fn rows_at_tc() {
-    let report = run_rows(&dataplane(Mode::Tc)).await.unwrap();
+/// Generated cases of a run: more where somebody asks for more.
+fn cases(usual: usize) -> usize {
+    std::env::var("LOXI_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
+async fn rows(mode: Mode) {
+    let report = run_rows(&dataplane(mode)).await.unwrap();
     println!("{report}");
     assert!(report.failures().is_empty(), "{report}");
 }
 
-#[tokio::test]
-async fn generated_cases_at_tc() {
-    println!("{}", run_generated(&dataplane(Mode::Tc), 200).await.unwrap_or_else(|error| panic!("{error}")));
+async fn generated(mode: Mode) {
+    println!("{}", run_generated(&dataplane(mode), cases(200)).await.unwrap_or_else(|error| panic!("{error}")));
 }
 
-#[test]
-fn dbg() {
-    let _d = dataplane(Mode::Tc);
-    std::thread::sleep(std::time::Duration::from_secs(8));
+#[tokio::test]
+async fn rows_at_tc() {
+    rows(Mode::Tc).await;
+}
+
+#[tokio::test]
+async fn rows_at_xdp() {
+    rows(Mode::Xdp).await;
+}
+
+#[tokio::test]
+async fn generated_cases_at_tc() {
+    generated(Mode::Tc).await;
+}
+
+#[tokio::test]
+async fn generated_cases_at_xdp() {
+    generated(Mode::Xdp).await;
 }

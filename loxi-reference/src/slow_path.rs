@@ -8,7 +8,7 @@ use crate::stages::{Run, Surroundings};
 use crate::world::IcmpTokens;
 use loxi_core::capability::{Capabilities, Feature};
 use loxi_core::dataplane::{Finished, Injected, PuntedPacket, SlowPath, SlowPathView};
-use loxi_core::ir::Port;
+use loxi_core::net::PortName;
 use loxi_core::packet::ChoiceSource;
 use std::collections::BTreeMap;
 
@@ -48,8 +48,6 @@ impl SlowPath for ReferencePath {
         choices: &mut dyn ChoiceSource,
         with_trace: bool,
     ) -> Finished {
-        // A port that comes again starts with a full bucket, like one that is new.
-        self.tokens.keep(|port| view.pipeline.get::<Port>(port).is_some());
         let mut counters = BTreeMap::new();
         let around = Surroundings {
             config: view.pipeline,
@@ -65,6 +63,10 @@ impl SlowPath for ReferencePath {
         let injected = Injected { verdict: ran.verdict, choices: ran.choices, trace: ran.trace, punt };
         Finished { injected, counters }
     }
+
+    fn forget_port(&mut self, port: &PortName) {
+        self.tokens.keep(|other| other != port);
+    }
 }
 
 #[cfg(test)]
@@ -75,7 +77,6 @@ mod tests {
     use crate::world::World;
     use loxi_conformance::rows;
     use loxi_core::ir::{Owner, Pipeline};
-    use loxi_core::net::PortName;
     use loxi_core::packet::{FirstChoice, PortCounters, Timestamp};
     use loxi_core::reason::PuntReason;
     use std::sync::Arc;

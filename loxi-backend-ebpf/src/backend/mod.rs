@@ -124,6 +124,9 @@ impl Inner {
                 self.installer.attached.remove(name);
                 self.attached_names.remove(name);
                 self.slow_counters.remove(name);
+                if let Some(path) = &mut self.slow_path {
+                    path.forget_port(name);
+                }
                 self.closing.insert(name.clone());
             }
         }

@@ -100,7 +100,7 @@ impl Inner {
             flows_v6: places(meta.buckets_v6, loxi_ebpf_layout::flow::PLACES_V6),
         };
         let (installer, plan) = Installer::new(Box::new(kernel))?;
-        let inner = Self {
+        let mut inner = Self {
             installer,
             index: PlanIndex::from_plan(plan),
             pipeline: Arc::new(Pipeline::default()),
@@ -125,6 +125,9 @@ impl Inner {
             gone: Gone::default(),
             closing: BTreeSet::new(),
         };
+        // Without devices, or before the first port of a new instance, nothing runs by itself.
+        let quiet = inner.namespaces.is_none() && !inner.place.outlives();
+        inner.installer.w.kernel.set_quiet(quiet);
         let kernel: &dyn Kernel = &*inner.installer.w.kernel;
         super::ports::set(kernel, offset_of!(Globals, clock_offset), clock_offset());
         super::ports::set(kernel, offset_of!(Globals, xdp_only), u64::from(mode == Mode::Xdp));

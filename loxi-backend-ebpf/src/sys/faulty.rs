@@ -85,6 +85,10 @@ impl Kernel for FaultyKernel {
         self.inner.memory(table)
     }
 
+    fn set_quiet(&mut self, quiet: bool) {
+        self.inner.set_quiet(quiet);
+    }
+
     fn grace(&mut self) -> Result<(), KernelError> {
         self.faults.check("grace period of", Table::Globals)?;
         self.inner.grace()

@@ -89,6 +89,10 @@ pub trait Kernel: Send {
     /// The memory of a mapped array.
     fn memory(&self, table: Table) -> &Memory;
 
+    /// Whether programs run only when this process asks them: nothing is bound to a device. Then
+    /// nobody needs to be waited for.
+    fn set_quiet(&mut self, quiet: bool);
+
     /// Waits until every program that runs now has ended.
     ///
     /// # Errors

@@ -58,4 +58,8 @@ pub trait SlowPath: Send {
         choices: &mut dyn ChoiceSource,
         with_trace: bool,
     ) -> Finished;
+
+    /// Forgets what it keeps about a port by itself. The port is removed; one of the same name is
+    /// another one.
+    fn forget_port(&mut self, _port: &PortName) {}
 }

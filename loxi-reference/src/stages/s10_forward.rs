@@ -11,7 +11,7 @@ use super::{Run, Step, drop, entity, ip_of, learned, step};
 use crate::frame::{Icmp, IcmpError, L3, L4};
 use loxi_core::ir::{EntityKey, Interface, LocalDelivery, Port, PortKind, Tunnel, Unclaimed, Vrf};
 use loxi_core::net::VrfName;
-use loxi_core::packet::{Fate, FlowDirection, Translation};
+use loxi_core::packet::{Fate, FlowDirection, FlowTuple, Translation};
 use loxi_core::reason::{ConsumedReason, DropReason, PuntReason};
 use std::net::IpAddr;
 
@@ -52,10 +52,10 @@ impl Run<'_> {
         if let Some(way) = self.s10_dsr(packet, &vrf)? {
             return Ok(way);
         }
-        let tuple = ip_of(&packet.view)?.tuple();
+        let tuple = before_snat(ip_of(&packet.view)?.tuple(), packet);
         // ECMP keeps a fragmented packet together: later fragments have no ports, so none counts.
         let tuple = match ip_of(&packet.view)?.fragment {
-            Some(_) => loxi_core::packet::FlowTuple { src_port: 0, dst_port: 0, ..tuple },
+            Some(_) => FlowTuple { src_port: 0, dst_port: 0, ..tuple },
             None => tuple,
         };
         match self.route(&vrf, &tuple)? {
@@ -173,6 +173,15 @@ impl Run<'_> {
         let macs = Some(underlay.macs);
         Ok(Some(Way { out: WayOut::Ipip { src, dst: target, underlay }, macs, mtu, interface: None }))
     }
+}
+
+/// The tuple by which a way is chosen: the destination as translated, the source as it came. That of a
+/// flow's first packet isn't translated yet either, so that all of its packets take one way.
+fn before_snat(tuple: FlowTuple, packet: &Packet) -> FlowTuple {
+    let Some(own) = packet.tuple else { return tuple };
+    // Both ports of an ICMP query are its identifier, which the source's translation changes.
+    let dst_port = if own.protocol.has_ports() { tuple.dst_port } else { own.dst_port };
+    FlowTuple { src: own.src, src_port: own.src_port, dst_port, ..tuple }
 }
 
 fn link_local(addr: IpAddr) -> bool {

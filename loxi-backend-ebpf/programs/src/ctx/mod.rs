@@ -64,8 +64,8 @@ pub trait Ctx: Copy {
     fn grow(self, n: u32, how: Grow) -> bool;
     /// Puts `n` bytes in front of everything.
     fn push(self, n: u32) -> bool;
-    /// Cuts it to `n` bytes.
-    fn cut(self, n: u32) -> bool;
+    /// Cuts it to `n` bytes, or makes it longer; what is new is to be written.
+    fn resize(self, n: u32) -> bool;
     /// Sends it by a port from a program of `side`; what the program is to return.
     fn send(self, port: u16, to: &Port, side: u8, globals: &Globals) -> i32;
     /// Sends it to the slow path's device.

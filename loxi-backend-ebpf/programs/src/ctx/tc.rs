@@ -163,7 +163,7 @@ impl Ctx for Tc {
     }
 
     #[inline(always)]
-    fn cut(self, n: u32) -> bool {
+    fn resize(self, n: u32) -> bool {
         unsafe { bpf_skb_change_tail(self.0, n, 0) == 0 }
     }
 

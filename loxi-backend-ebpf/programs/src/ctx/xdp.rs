@@ -155,9 +155,9 @@ impl Ctx for Xdp {
     }
 
     #[inline(always)]
-    fn cut(self, n: u32) -> bool {
-        let less = n as i32 - self.len() as i32;
-        less >= 0 || unsafe { bpf_xdp_adjust_tail(self.0, less) == 0 }
+    fn resize(self, n: u32) -> bool {
+        let more = n as i32 - self.len() as i32;
+        more == 0 || unsafe { bpf_xdp_adjust_tail(self.0, more) == 0 }
     }
 
     #[inline(always)]

@@ -202,10 +202,14 @@ fn routed(p: &mut Packet, ingress: &Port) -> Step {
         dst = p.dsr_target;
         family = p.outer_family_or(p.family);
     }
-    // ECMP keeps a fragmented packet together: later fragments have no ports, so none counts.
+    // A way is chosen by the source as it came: that of a flow's first packet isn't translated yet
+    // either. Both ports of an ICMP query are its identifier. ECMP keeps a fragmented packet together:
+    // later fragments have no ports, so none counts.
     let whole = p.flags & flag::FRAGMENT == 0;
-    let (sport, dport) = if whole { (p.new_sport, p.new_dport) } else { (0, 0) };
-    let tuple = Tuple { family, src: p.new_src, dst, protocol: p.protocol, sport, dport };
+    let icmp = p.protocol == 1 || p.protocol == 58;
+    let dport = if icmp { p.dport } else { p.new_dport };
+    let (sport, dport) = if whole { (p.sport, dport) } else { (0, 0) };
+    let tuple = Tuple { family, src: p.src, dst, protocol: p.protocol, sport, dport };
     let mut found = NOWHERE;
     resolve(p, p.vrf, &tuple, &mut found)?;
     if found.port != 0 || found.tunnel != 0 {

@@ -226,7 +226,7 @@ fn arp_reply<C: Ctx>(ctx: C, p: &Packet, told: &Answer) -> bool {
     let [a0, a1, a2, a3] = told.asker.0[0].to_ne_bytes();
     let m = told.mac;
     let s = p.smac;
-    ctx.cut((ETH + ARP) as u32)
+    ctx.resize((ETH + ARP) as u32)
         && write(ctx, 0, [s, m])
         && write(ctx, ETH + 6, 2u16.to_be())
         && write(ctx, ETH + 8, [m[0], m[1], m[2], m[3], m[4], m[5], o0, o1, o2, o3])
@@ -258,7 +258,7 @@ fn advert<C: Ctx>(ctx: C, p: &Packet, told: &Answer) -> bool {
     sum += (ADVERT as u32).to_be() as u64 + 58u32.to_be() as u64;
     let head = head | (!fold(sum) as u32) << 16;
     let ip = [0x6000_0000u32.to_be(), ((ADVERT as u32) << 16 | 58 << 8 | 255).to_be()];
-    ctx.cut((ETH + 40 + ADVERT) as u32)
+    ctx.resize((ETH + 40 + ADVERT) as u32)
         && write(ctx, 0, [dmac, m])
         && write(ctx, 12, ethertype::IPV6)
         && write(ctx, ETH, ip)

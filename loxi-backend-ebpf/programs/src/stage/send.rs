@@ -88,7 +88,7 @@ fn rewritten<C: Ctx>(ctx: C, p: &mut Packet) -> bool {
         p.l3 = ETH as u16;
     }
     let wanted = if p.routed != 0 { ETH as u32 + p.ip_len as u32 } else { p.end };
-    if ctx.len() > wanted && !ctx.cut(wanted) {
+    if ctx.len() > wanted && !ctx.resize(wanted) {
         return false;
     }
     if p.flags & flag::ECN != 0 && !congestion(ctx, p) {

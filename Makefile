@@ -8,7 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 LAB := $(TARGET)/release/lab
 # Builds run as you are; only the lab needs root.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-BACKEND ?= reference
+BACKEND ?= ebpf
 FUZZ_SECONDS ?= 30
 
 .DEFAULT_GOAL := help

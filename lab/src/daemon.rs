@@ -22,7 +22,7 @@ use crate::plan::{Plan, Spot};
 use crate::world::{World, node_run};
 
 /// How long a daemon may take to serve.
-const START: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(60);
 /// How long it may take to end when asked.
 const END: Duration = Duration::from_secs(5);
 
@@ -30,6 +30,8 @@ const END: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
+    /// Programs in the kernel.
+    Ebpf,
     /// The reference interpreter.
     Reference,
     /// Passes nothing: the control that shows that rows can fail.
@@ -41,6 +43,7 @@ impl Backend {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Ebpf => "ebpf",
             Self::Reference => "reference",
             Self::None => "none",
         }

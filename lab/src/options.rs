@@ -31,7 +31,7 @@ pub(crate) struct Run {
     pub(crate) once: bool,
 
     /// What the daemons hold.
-    #[arg(long, value_enum, default_value = "reference")]
+    #[arg(long, value_enum, default_value = "ebpf")]
     pub(crate) backend: BackendName,
 
     /// Name of this lab; several can run beside each other.
@@ -58,6 +58,8 @@ pub(crate) struct Run {
 /// A backend by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendName {
+    /// Programs in the kernel.
+    Ebpf,
     /// The reference interpreter.
     Reference,
     /// Passes nothing: every row must fail.
@@ -67,6 +69,7 @@ pub(crate) enum BackendName {
 impl From<BackendName> for lab::daemon::Backend {
     fn from(name: BackendName) -> Self {
         match name {
+            BackendName::Ebpf => Self::Ebpf,
             BackendName::Reference => Self::Reference,
             BackendName::None => Self::None,
         }

@@ -7,7 +7,7 @@
 
 use crate::Engine;
 use crate::keep::Keeper;
-use crate::wires::{Wires, has_device};
+use crate::traffic::Traffic;
 use loxi_core::change::Generation;
 use loxi_core::dataplane::{Backend, SnapshotQuery};
 use loxi_core::ir::{Entity, EntityKind, Port};
@@ -25,7 +25,7 @@ const CHECK: Duration = Duration::from_secs(1);
 /// Keeps ports attached.
 pub struct Attacher {
     engine: Arc<Engine>,
-    wires: Arc<Wires>,
+    traffic: Traffic,
     keeper: Arc<Keeper>,
     /// The generation of which `ports` are.
     seen: Option<Generation>,
@@ -38,10 +38,10 @@ pub struct Attacher {
 impl Attacher {
     /// Looks after the ports of this engine.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, wires: Arc<Wires>, keeper: Arc<Keeper>) -> Self {
+    pub fn new(engine: Arc<Engine>, traffic: Traffic, keeper: Arc<Keeper>) -> Self {
         Self {
             engine,
-            wires,
+            traffic,
             keeper,
             seen: None,
             ports: Vec::new(),
@@ -106,20 +106,16 @@ impl Attacher {
     }
 
     fn detach_lost(&self) {
-        for port in self.ports.iter().filter(|port| has_device(port.kind)) {
-            let Some(wire) = self.wires.of(&port.name) else { continue };
-            let there = match self.wires.namespaces().index(port) {
-                Ok(index) => index == Some(wire.index()),
-                Err(error) => {
-                    tracing::warn!(port = %port.name, %error, "looking for its device");
-                    continue;
+        for port in &self.ports {
+            match self.traffic.is_lost(&self.engine, port) {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!(port = %port.name, "its device is gone");
+                    if let Err(error) = self.engine.detach(&port.name) {
+                        tracing::warn!(port = %port.name, %error, "detaching");
+                    }
                 }
-            };
-            if wire.is_gone() || !there {
-                tracing::warn!(port = %port.name, "its device is gone");
-                if let Err(error) = self.engine.detach(&port.name) {
-                    tracing::warn!(port = %port.name, %error, "detaching");
-                }
+                Err(error) => tracing::warn!(port = %port.name, %error, "looking for its device"),
             }
         }
     }

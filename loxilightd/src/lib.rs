@@ -10,6 +10,10 @@
 //! - [`held`]: the dataplane as the channel serves it: kept, traced
 //! - [`wires`]: the devices behind the ports
 //! - [`packets`]: the thread that moves packets
+//! - [`backend`]: opening the backend that the options ask for
+//! - [`node`]: the backend, one of those that the daemon knows
+//! - [`traffic`]: how packets reach it
+//! - [`slow_path`]: the thread that finishes what programs leave
 //! - [`attach`]: attaches ports as their devices come and go
 //! - [`metrics`]: what is counted, for Prometheus
 //!
@@ -17,16 +21,20 @@
 //! that of one device. Nothing waits for anything while it holds one.
 
 pub mod attach;
+pub mod backend;
 pub mod held;
 pub mod keep;
 pub mod metrics;
+pub mod node;
 mod notify;
 pub mod options;
 pub mod packets;
 pub mod pipeline_file;
 pub mod run;
 pub mod run_dir;
+pub mod slow_path;
+pub mod traffic;
 pub mod wires;
 
 /// What the daemon holds.
-pub type Engine = loxi_core::dataplane::Local<loxi_reference::Reference>;
+pub type Engine = loxi_core::dataplane::Local<node::Node>;

@@ -9,10 +9,23 @@ use std::str::FromStr;
 /// What runs the pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
+    /// Programs in the kernel.
+    Ebpf,
     /// The reference interpreter, packet by packet in user space.
     Reference,
     /// Takes every pipeline and passes no packet (negative control of tests).
     None,
+}
+
+/// At which hooks programs meet packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Hooks {
+    /// TC at every port.
+    Tc,
+    /// XDP at uplinks, TC at all other ports.
+    Xdp,
+    /// Both at uplinks.
+    Both,
 }
 
 /// Where metrics are served.
@@ -71,8 +84,29 @@ impl fmt::Display for MetricsAt {
 #[command(name = "loxilightd", version, after_help = AFTER_HELP)]
 pub struct Options {
     /// What runs the pipeline.
-    #[arg(long, value_enum, default_value_t = BackendChoice::Reference)]
+    #[arg(long, value_enum, default_value_t = BackendChoice::Ebpf)]
     pub backend: BackendChoice,
+
+    /// At which hooks the programs of the backend ebpf meet packets.
+    #[arg(long, value_enum, default_value_t = Hooks::Tc)]
+    pub hooks: Hooks,
+
+    /// IPv4 connections for which the backend ebpf reserves room.
+    #[arg(long, value_name = "NUMBER", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub flows_v4: u32,
+
+    /// IPv6 connections, likewise.
+    #[arg(long, value_name = "NUMBER", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub flows_v6: u32,
+
+    /// The bpf file system that keeps the programs while the daemon is away; it is mounted if it is not.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+
+    /// The TAP by which the programs hand packets to the daemon, in the namespace of `--dataplane-netns`;
+    /// it is made if it is missing.
+    #[arg(long, value_name = "NAME", default_value = "tun0")]
+    pub slow_path: String,
 
     /// Pipeline of the owner `file` (YAML, or JSON where the name ends in .json). Read at start and on SIGHUP.
     #[arg(long, value_name = "FILE")]
@@ -102,7 +136,8 @@ pub struct Options {
     #[arg(long, value_name = "WHERE")]
     pub metrics: Option<MetricsAt>,
 
-    /// Starts with nothing where the state file can't be read or taken over.
+    /// Starts with nothing where the state file, or what the kernel has kept, can't be taken over; also
+    /// connections are lost.
     #[arg(long)]
     pub discard_state: bool,
 
@@ -112,12 +147,13 @@ pub struct Options {
 }
 
 const AFTER_HELP: &str = "\
-Signals: SIGTERM and SIGINT stop; SIGHUP reads the pipeline file again.
+Signals: SIGTERM stops the daemon and, with the backend ebpf, leaves the node forwarding; SIGINT takes
+the programs away too; SIGHUP reads the pipeline file again.
 
 Examples:
   loxilightd --instance node-1 --pipeline node-1.yaml --dataplane-netns loxilight
   loxilightd --run-dir /tmp/try --pipeline try.yaml --metrics 127.0.0.1:9464 --log debug
-  loxilightd --run-dir /tmp/try --pipeline try.yaml --no-devices    # to try packets, without root
+  loxilightd --backend reference --run-dir /tmp/try --pipeline try.yaml --no-devices    # without root
   systemd: Type=notify, ExecStart=loxilightd …, ExecReload=kill -HUP $MAINPID";
 
 #[cfg(test)]

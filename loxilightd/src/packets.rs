@@ -7,6 +7,7 @@
 //! it may hold frames that the kernel no longer knows of.
 
 use crate::Engine;
+use crate::node::Node;
 use crate::wires::{Wire, Wires};
 use loxi_core::packet::{ChoiceSource, SeededChoices, Timestamp};
 use loxi_linux::packet::FrameError;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 pub const BATCH: usize = 64;
 
 /// How often time passes in the backend.
-const TICK: Duration = Duration::from_millis(200);
+pub(crate) const TICK: Duration = Duration::from_millis(200);
 
 /// A running packet thread.
 #[derive(Debug)]
@@ -104,7 +105,9 @@ impl Batch {
             return;
         }
         let now = now();
-        engine.with_backend(|backend| {
+        engine.with_backend(|node| {
+            // Programs receive by themselves.
+            let Node::Reference(backend) = node else { return };
             for frame in &self.frames[..self.len] {
                 backend.receive(wire.port(), frame, now, choices);
             }
@@ -112,13 +115,13 @@ impl Batch {
     }
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp(loxi_linux::clock::now())
 }
 
 /// Choices that nobody outside can foresee: the standard library seeds its
 /// hashers from the system's randomness.
-fn unforeseeable() -> SeededChoices {
+pub(crate) fn unforeseeable() -> SeededChoices {
     SeededChoices::new(std::collections::hash_map::RandomState::new().build_hasher().finish())
 }
 

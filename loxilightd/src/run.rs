@@ -9,20 +9,18 @@ use crate::attach::{Attacher, INTERVAL};
 use crate::held::Held;
 use crate::keep::{self, KeepError, Keeper};
 use crate::metrics::{Metrics, MetricsServer, ServeMetricsError};
-use crate::options::{BackendChoice, Options};
-use crate::packets::PacketThread;
+use crate::backend::{self, BackendError};
+use crate::options::Options;
 use crate::pipeline_file::{self, FileError};
 use crate::run_dir::{HoldError, RunDir};
-use crate::wires::{Namespaces, WireIo, Wires};
+use crate::slow_path::SlowPathError;
+use crate::traffic::Traffic;
 use crate::{Engine, notify};
 use loxi_channel::endpoint::EndpointError;
 use loxi_channel::message::Peer;
 use loxi_channel::{Endpoint, Identity, Limits, ServeError, serve};
 use loxi_core::dataplane::{Clock, DataplaneError};
 use loxi_core::packet::Timestamp;
-use loxi_linux::netns::NetNsError;
-use loxi_linux::poller::PollError;
-use loxi_reference::Reference;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -63,12 +61,12 @@ pub enum RunError {
     /// The pipeline file.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A network namespace.
+    /// The backend.
     #[error(transparent)]
-    Namespace(#[from] NetNsError),
-    /// Waiting for packets.
+    Backend(#[from] BackendError),
+    /// The slow path's thread.
     #[error(transparent)]
-    Poll(#[from] PollError),
+    SlowPath(#[from] SlowPathError),
     /// The channel.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -104,19 +102,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     let run_dir = RunDir::hold(endpoint)?;
 
-    let namespaces = Namespaces::open(options.root_netns.as_deref(), options.dataplane_netns.as_deref())?;
-    let wires = Arc::new(Wires::new(namespaces)?);
-    let (engine, detached) = take_over(&options, &run_dir, &wires)?;
+    let traffic = backend::traffic(&options)?;
+    let (engine, detached) = take_over(&options, &run_dir, &traffic)?;
     if let Some(path) = &options.pipeline {
         pipeline_file::apply(&engine, path)?;
     }
     let keeper = Arc::new(Keeper::new(run_dir.state(), detached));
     keeper.save(&engine);
 
-    let mut attacher = Attacher::new(Arc::clone(&engine), Arc::clone(&wires), Arc::clone(&keeper));
+    let mut attacher = Attacher::new(Arc::clone(&engine), traffic.clone(), Arc::clone(&keeper));
     aside(|| attacher.look());
-    let packets =
-        PacketThread::start(Arc::clone(&engine), Arc::clone(&wires)).map_err(os("packet thread"))?;
+    let packets = traffic.start(&engine)?;
     let served = {
         let server = Peer { name: "loxilightd".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
         let identity =
@@ -124,7 +120,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         let held = Arc::new(Held::new(Arc::clone(&engine), Arc::clone(&keeper)));
         serve(run_dir.endpoint(), Limits::default(), CONCURRENCY, identity, held).await?
     };
-    let metrics = Metrics::new(Arc::clone(&engine), wires, Arc::clone(&keeper), &options.instance);
+    let metrics = Metrics::new(Arc::clone(&engine), traffic, Arc::clone(&keeper), &options.instance);
     let _metrics = match &options.metrics {
         Some(at) => Some(MetricsServer::start(at, Arc::new(metrics)).await?),
         None => None,
@@ -138,17 +134,17 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut save = tokio::time::interval(SAVE_EVERY);
     save.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    let stays = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break true,
+            _ = interrupt.recv() => break false,
             _ = hang_up.recv() => aside(|| reload(&engine, &keeper, options.pipeline.as_deref())),
             _ = look.tick() => {
                 aside(|| attacher.look());
             }
             _ = save.tick() => aside(|| keeper.save(&engine)),
         }
-    }
+    };
 
     tracing::info!("stopping");
     notify::tell("STOPPING=1");
@@ -156,6 +152,9 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     served.shutdown().await;
     aside(|| packets.stop());
     aside(|| keeper.save(&engine));
+    if !stays {
+        aside(|| backend::remove(&engine)).map_err(os("take the programs away"))?;
+    }
     Ok(())
 }
 
@@ -168,24 +167,14 @@ fn aside<T>(work: impl FnOnce() -> T) -> T {
 fn take_over(
     options: &Options,
     run_dir: &RunDir,
-    wires: &Arc<Wires>,
+    traffic: &Traffic,
 ) -> Result<(Arc<Engine>, BTreeSet<loxi_core::net::PortName>), RunError> {
     let clock: Clock = Arc::new(|| Timestamp(loxi_linux::clock::now()));
-    let backend = || {
-        let backend = if options.no_devices {
-            Reference::new()
-        } else {
-            Reference::with_io(Box::new(WireIo(Arc::clone(wires))))
-        };
-        match options.backend {
-            BackendChoice::Reference => backend,
-            BackendChoice::None => backend.passing_nothing(),
-        }
-    };
     let path = run_dir.state();
     let restored = keep::load(&path).map_err(RunError::from).and_then(|kept| {
         let Some(kept) = kept else { return Ok(None) };
-        let engine = Engine::restore(backend(), Arc::clone(&clock), kept.snapshot)
+        let backend = backend::open(options, traffic)?;
+        let engine = Engine::restore(backend, Arc::clone(&clock), kept.snapshot)
             .map_err(|source| RunError::Restore { path, source: Box::new(source) })?;
         tracing::info!(generation = engine.generation().0, "state taken over");
         Ok(Some((Arc::new(engine), kept.detached)))
@@ -197,7 +186,10 @@ fn take_over(
         }
         other => other?,
     };
-    Ok(restored.unwrap_or_else(|| (Arc::new(Engine::new(backend(), clock)), BTreeSet::new())))
+    match restored {
+        Some(restored) => Ok(restored),
+        None => Ok((Arc::new(Engine::new(backend::open(options, traffic)?, clock)), BTreeSet::new())),
+    }
 }
 
 /// Reads the pipeline file again.

@@ -67,6 +67,18 @@ impl Namespaces {
         Ok(Self { root: open(root)?, dataplane: open(dataplane)? })
     }
 
+    /// That of uplinks.
+    #[must_use]
+    pub fn root(&self) -> &NetNs {
+        &self.root
+    }
+
+    /// That of all other ports.
+    #[must_use]
+    pub fn dataplane(&self) -> &NetNs {
+        &self.dataplane
+    }
+
     fn of(&self, kind: PortKind) -> (&NetNs, &'static str) {
         match kind {
             PortKind::Uplink => (&self.root, "root"),

@@ -51,10 +51,12 @@ pub(super) fn make(plan: &Plan, node: u8) -> Result<NetNs, WorldError> {
     Ok(NetNs::open(layout.netns().path())?)
 }
 
-/// The node's view: `/run` is its own. What is mounted there later is not seen inside, so the layout comes first.
+/// The node's view: `/run` and the bpf file system are its own. What is mounted there later is not seen inside, so the layout comes first.
 pub(super) fn view(plan: &Plan, node: u8) -> Result<MountNs, WorldError> {
-    let setup = MountSetup::Bind { from: node_run(plan, node), at: "/run".into() };
-    Ok(MountNs::create(&[setup])?)
+    let run = MountSetup::Bind { from: node_run(plan, node), at: "/run".into() };
+    // What a node's programs are kept in goes with the node.
+    let programs = MountSetup::Bpffs { at: "/sys/fs/bpf".into() };
+    Ok(MountNs::create(&[run, programs])?)
 }
 
 fn widen(at: &loxi_linux::sys::Ns, link: &str) -> Result<(), SysError> {

@@ -257,7 +257,10 @@ fn fits(index: usize, frame: &[u8]) -> Result<(), DataplaneError> {
     })
 }
 
-/// Whether a packet of this fate has anything to send.
-pub(super) fn has_left(fate: Fate) -> bool {
-    matches!(fate, Fate::Forwarded | Fate::Consumed(_))
+/// Why a packet of this fate was dropped, if it was.
+pub(super) fn ended_by_drop(fate: Fate) -> Option<DropReason> {
+    match fate {
+        Fate::Dropped(reason) => Some(reason),
+        _ => None,
+    }
 }

@@ -13,6 +13,7 @@ mod open;
 mod options;
 mod ports;
 mod send;
+mod slow;
 
 pub use open::OpenError;
 pub use options::{Devices, Mode, Options};
@@ -26,13 +27,13 @@ use crate::run::{Asker, Choices};
 use crate::state::{self, Gone, Pace, Sweeper};
 use crate::sys::Map;
 use loxi_core::capability::Capabilities;
-use loxi_core::change::{Change, Changed};
+use loxi_core::change::Change;
 use loxi_core::dataplane::{
     Backend, CompileError, DataplaneError, Event, FlowPage, FlowQuery, InjectRequest, Injected, InstallError,
     PacketIn, Placement, PlacementAt, SlowPath,
 };
-use loxi_core::ir::{EntityKey, Pipeline, Port};
-use loxi_core::net::PortName;
+use loxi_core::ir::{EntityKey, Pipeline};
+use loxi_core::net::{PortName, ZoneName};
 use loxi_core::packet::{ChoiceSource, Counters, PortCounters, State, Timestamp, Trace};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,6 +67,8 @@ struct Inner {
     events: events::Events,
     pace: Pace,
     sweeper: Sweeper,
+    swept: Timestamp,
+    full_zones: BTreeSet<ZoneName>,
     /// What goes with entities that have gone: done once nobody can want the change undone.
     gone: Gone,
     /// Ports whose devices are let go then.
@@ -267,6 +270,10 @@ impl Backend for Ebpf {
         })
     }
 
+    fn keeps_state(&self) -> bool {
+        self.inner.borrow().place.outlives()
+    }
+
     fn import_state(&mut self, state: State, now: Timestamp) -> Result<(), DataplaneError> {
         let inner = self.inner.get_mut();
         inner.forget_gone();
@@ -329,15 +336,4 @@ fn placement(key: &RowKey, row: &crate::plan::Row) -> Option<Placement> {
         _ => (PlacementAt::FastPath, ""),
     };
     Some(Placement { entity, at, reason: reason.to_owned() })
-}
-
-/// Whether a change is about a port that goes.
-#[allow(dead_code)]
-fn removes(changed: &Changed) -> bool {
-    changed.new.is_none() && matches!(changed.key, EntityKey::Port(_))
-}
-
-#[allow(dead_code)]
-fn is_port(pipeline: &Pipeline, name: &PortName) -> bool {
-    pipeline.get::<Port>(name).is_some()
 }

@@ -100,11 +100,12 @@ impl Inner {
             flows_v6: places(meta.buckets_v6, loxi_ebpf_layout::flow::PLACES_V6),
         };
         let (installer, plan) = Installer::new(Box::new(kernel))?;
+        let attached_names = installer.attached.keys().cloned().collect();
         let mut inner = Self {
             installer,
             index: PlanIndex::from_plan(plan),
             pipeline: Arc::new(Pipeline::default()),
-            attached_names: BTreeSet::new(),
+            attached_names,
             mode,
             sizes,
             seed: meta.seed,
@@ -122,6 +123,8 @@ impl Inner {
             events: events::Events::open(drops),
             pace: Pace::default(),
             sweeper: Sweeper::new(),
+            swept: loxi_core::packet::Timestamp(0),
+            full_zones: BTreeSet::new(),
             gone: Gone::default(),
             closing: BTreeSet::new(),
         };

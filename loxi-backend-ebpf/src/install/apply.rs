@@ -62,7 +62,8 @@ impl Installer {
         let Read { rows, strays } = read(&*w.kernel, &w.names)?;
         // Where a process before this one stopped half-way is told by nothing else.
         let doubtful = !rows.is_empty() || !strays.is_empty();
-        Ok((Self { w, attached: Attached::new(), doubtful, strays }, plan_of(rows)))
+        let attached = attached(&w);
+        Ok((Self { w, attached, doubtful, strays }, plan_of(rows)))
     }
 
     /// The tables may hold more or less than the plan that was installed last: the next delta must
@@ -234,6 +235,16 @@ impl Installer {
         };
         Ok(())
     }
+}
+
+/// Ports that are attached, as the tables say.
+fn attached(w: &Writer) -> Attached {
+    let of = |(name, number): (&PortName, u32)| {
+        let value = *w.kernel.at(PORTS, number).pair.current();
+        let is = value.ifindex != 0 || value.flags & port::OPEN != 0;
+        is.then(|| (name.clone(), Device { ifindex: value.ifindex, exit: value.exit, side: value.side }))
+    };
+    w.names.ports.all().filter_map(of).collect()
 }
 
 /// Rows as units.

@@ -119,6 +119,11 @@ pub trait Backend: Send + Sized + 'static {
     /// Everything learned.
     fn export_state(&self) -> State;
 
+    /// Whether what was learned outlives this process by itself, so that nobody else needs to keep it.
+    fn keeps_state(&self) -> bool {
+        false
+    }
+
     /// Takes over what another instance has learned. Entries that refer to entities that aren't
     /// configured are left out.
     ///

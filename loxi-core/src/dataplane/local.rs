@@ -32,7 +32,7 @@ pub struct LocalSnapshot {
     pub entities: Vec<Owned<Entity>>,
     /// Results of past transactions, oldest first.
     pub results: Vec<(TransactionId, Applied)>,
-    /// What was learned.
+    /// What was learned; nothing where the backend keeps it.
     pub state: State,
     /// Ports that were attached.
     pub attached: Vec<PortName>,
@@ -87,7 +87,10 @@ impl<B: Backend> Local<B> {
             inner.install(&change, now)?;
             inner.generation = saved.generation;
             inner.results = saved.results.into();
-            inner.backend.import_state(saved.state, now)?;
+            // What the backend has kept itself is newer than anything that was kept for it.
+            if !(inner.backend.keeps_state() && saved.state == State::default()) {
+                inner.backend.import_state(saved.state, now)?;
+            }
         }
         Ok(local)
     }
@@ -330,7 +333,7 @@ impl<B: Backend> Inner<B> {
             generation: self.generation,
             entities: self.pipeline.entities().collect(),
             results: self.results.iter().cloned().collect(),
-            state: self.backend.export_state(),
+            state: if self.backend.keeps_state() { State::default() } else { self.backend.export_state() },
             attached: self.backend.attached(),
         }
     }

@@ -8,7 +8,7 @@ pub use http::{MetricsServer, ServeMetricsError};
 
 use crate::Engine;
 use crate::keep::Keeper;
-use crate::wires::Wires;
+use crate::traffic::Traffic;
 use loxi_core::dataplane::Backend;
 use loxi_core::ir::EntityKind;
 use loxi_core::packet::PortCounters;
@@ -27,7 +27,7 @@ type Reading<T> = (&'static str, &'static str, fn(&PortCounters) -> T);
 /// What metrics are about.
 pub struct Metrics {
     engine: Arc<Engine>,
-    wires: Arc<Wires>,
+    traffic: Traffic,
     keeper: Arc<Keeper>,
     instance: String,
     backend: String,
@@ -42,9 +42,9 @@ impl fmt::Debug for Metrics {
 impl Metrics {
     /// Metrics of this daemon.
     #[must_use]
-    pub fn new(engine: Arc<Engine>, wires: Arc<Wires>, keeper: Arc<Keeper>, instance: &str) -> Self {
+    pub fn new(engine: Arc<Engine>, traffic: Traffic, keeper: Arc<Keeper>, instance: &str) -> Self {
         let backend = engine.with_backend(|backend| backend.capabilities().backend);
-        Self { engine, wires, keeper, instance: instance.to_owned(), backend }
+        Self { engine, traffic, keeper, instance: instance.to_owned(), backend }
     }
 
     /// A scrape in the text format of OpenMetrics.
@@ -120,9 +120,9 @@ impl Metrics {
             .ports()
             .map(|port| ([("port", port.name.to_string())], u64::from(attached.contains(&port.name))));
         gauge(encoder, "loxi_port_attached", "Whether the port is attached", ports)?;
-        let lost = self.wires.counters().into_iter().flat_map(|(port, rx)| {
+        let lost = self.traffic.counters().into_iter().flat_map(|(port, rx)| {
             [("overrun", rx.overruns), ("truncated", rx.truncated), ("unfinished", rx.unfinished)]
-                .map(|(cause, value)| ([("port", port.to_string()), ("cause", cause.to_owned())], value))
+                .map(|(cause, value)| ([("port", port.clone()), ("cause", cause.to_owned())], value))
         });
         let help = "Frames lost before the pipeline saw them, since the port was attached";
         counter(encoder, "loxi_device_lost_frames", help, lost)?;

@@ -111,6 +111,7 @@ pub enum DaemonError {
 #[derive(Debug)]
 pub struct Daemon {
     node: u8,
+    backend: Backend,
     child: Child,
     dataplane: RemoteDataplane,
 }
@@ -173,13 +174,19 @@ impl Daemon {
             .await
             .map_err(|error| DaemonError::Channel { node, reason: error.to_string() })?;
         let child = child.0.take().ok_or(DaemonError::NoNode(node))?;
-        Ok(Self { node, child, dataplane })
+        Ok(Self { node, backend, child, dataplane })
     }
 
     /// Its node.
     #[must_use]
     pub fn node(&self) -> u8 {
         self.node
+    }
+
+    /// What runs in it.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Its process.

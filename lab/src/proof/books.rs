@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use loxi_core::packet::{Counters, PortCounters};
 use loxi_linux::layout;
 use loxi_linux::netns::NetNs;
-use loxi_linux::rtnetlink::{Link, LinkStats, Rtnl};
+use loxi_linux::rtnetlink::{Link, Rtnl};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Backend, Daemon};
 use crate::plan::{PODS, Spot};
 use crate::rows::{At, Row};
 use crate::world::World;
@@ -29,8 +29,8 @@ pub struct BooksError {
     pub reason: String,
 }
 
-/// Frames received and sent at a device.
-type Frames = (u64, u64);
+/// Frames received at a port, and those sent where that count is ours alone.
+type Frames = (u64, Option<u64>);
 
 /// Our counters and the kernel's at one time.
 #[derive(Debug, Clone, Default)]
@@ -104,26 +104,31 @@ impl<'a> Books<'a> {
             for (port, counters) in ports {
                 page.ours.insert(At { node, port: port.as_str().to_owned() }, counters);
             }
-            page.kernel.extend(self.devices(node).map_err(failed)?);
+            page.kernel.extend(self.devices(daemon).map_err(failed)?);
         }
         Ok(page)
     }
 
-    /// The kernel's counts at a node's ports. The uplink sends for the node itself too, and the
-    /// kernel's count of that says nothing about us.
-    fn devices(&self, node: u8) -> Result<Vec<(At, Frames)>, String> {
-        let dataplane = self.world.dataplane(node).ok_or("no such node")?;
-        let root = self.world.spot(Spot::Node(node)).ok_or("no such node")?;
-        let at = |port: &str| At { node, port: port.to_owned() };
-        let ports: Vec<String> =
-            PODS.iter().map(|pod| format!("hs{pod}")).chain([layout::HOST.to_owned()]).collect();
-        let mut found: Vec<(At, Frames)> = links(dataplane)?
-            .into_iter()
-            .filter(|link| ports.contains(&link.name))
-            .map(|link| (at(&link.name), frames(&link.stats)))
-            .collect();
-        let uplink = links(root)?.into_iter().find(|link| link.name == "eth0").ok_or("no eth0")?;
-        found.push((at("eth0"), frames(&uplink.stats)));
+    /// The kernel's counts at a node's ports: of a veth those of its far end, where also frames are counted that
+    /// programs put there past our own end. What the uplink sends is the node's too, and by the
+    /// host's interface programs pass frames from one namespace to the other: these counts say nothing about us.
+    fn devices(&self, daemon: &Daemon) -> Result<Vec<(At, Frames)>, String> {
+        let node = daemon.node();
+        let of = |spot: Spot, name: &str| {
+            let ns = self.world.spot(spot).ok_or("no such spot")?;
+            let link = links(ns)?.into_iter().find(|link| link.name == name);
+            link.map(|link| link.stats).ok_or_else(|| format!("no {name}"))
+        };
+        let at = |port: String| At { node, port };
+        let mut found = Vec::new();
+        for pod in PODS {
+            let far = of(Spot::Pod(node, pod), "eth0")?;
+            found.push((at(format!("hs{pod}")), (far.tx_packets, Some(far.rx_packets))));
+        }
+        let far = of(Spot::Node(node), layout::HOST)?;
+        let sent = (daemon.backend() != Backend::Ebpf).then_some(far.rx_packets);
+        found.push((at(layout::HOST.to_owned()), (far.tx_packets, sent)));
+        found.push((at("eth0".to_owned()), (of(Spot::Node(node), "eth0")?.rx_packets, None)));
         Ok(found)
     }
 }
@@ -133,17 +138,13 @@ fn links(ns: &NetNs) -> Result<Vec<Link>, String> {
     ns.run(list).map_err(|error| error.to_string())?
 }
 
-fn frames(stats: &LinkStats) -> Frames {
-    (stats.rx_packets, stats.tx_packets)
-}
-
 impl Page {
     /// What the kernel has counted more than we have.
     fn offsets(&self) -> BTreeMap<At, (i128, i128)> {
         let more = |kernel: u64, ours: u64| i128::from(kernel) - i128::from(ours);
         let offset = |(at, (received, sent)): (&At, &Frames)| {
             let ours = self.ours.get(at).cloned().unwrap_or_default();
-            let sent = if at.port == "eth0" { 0 } else { more(*sent, ours.tx_packets) };
+            let sent = sent.map_or(0, |sent| more(sent, ours.tx_packets));
             (at.clone(), (more(*received, ours.rx_packets), sent))
         };
         self.kernel.iter().map(offset).collect()
@@ -213,7 +214,8 @@ mod tests {
     }
 
     /// A page of one port: the kernel's counts, and ours of packets that were all forwarded.
-    fn page(port: &str, kernel: Frames, ours: Frames) -> Page {
+    fn page(port: &str, kernel: (u64, u64), ours: (u64, u64)) -> Page {
+        let kernel = (kernel.0, (port != "eth0").then_some(kernel.1));
         let counters = PortCounters {
             rx_packets: ours.0,
             tx_packets: ours.1,
@@ -234,7 +236,7 @@ mod tests {
     #[test]
     fn a_path_must_have_received_and_sent() {
         let before = page("hs1", (0, 0), (5, 5));
-        let wrong = |after: Frames| missing(&row(), &before, &page("hs1", (0, 0), after));
+        let wrong = |after: (u64, u64)| missing(&row(), &before, &page("hs1", (0, 0), after));
         assert_eq!(wrong((6, 6)), Vec::<String>::new());
         assert_eq!(wrong((6, 5)), ["our n1 hs1 has sent nothing"]);
         assert_eq!(wrong((5, 6)), ["our n1 hs1 has received nothing"]);

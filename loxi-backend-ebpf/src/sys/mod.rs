@@ -102,6 +102,11 @@ pub trait Kernel: Send {
     }
 }
 
+/// Bytes from one element of an array to the next: the kernel lets each begin at a word.
+const fn stride<V>() -> usize {
+    size_of::<V>().next_multiple_of(8)
+}
+
 impl dyn Kernel + '_ {
     /// [`Kernel::put`] with types.
     ///
@@ -139,17 +144,17 @@ impl dyn Kernel + '_ {
     /// An element of a mapped array.
     #[must_use]
     pub fn at<V: Plain>(&self, table: Typed<u32, V>, index: u32) -> V {
-        self.memory(table.table).read(index as usize * size_of::<V>())
+        self.memory(table.table).read(index as usize * stride::<V>())
     }
 
     /// Writes an element of a mapped array that nobody reads yet.
     pub fn fill<V: Plain>(&self, table: Typed<u32, V>, index: u32, value: &V) {
-        self.memory(table.table).write(index as usize * size_of::<V>(), value);
+        self.memory(table.table).write(index as usize * stride::<V>(), value);
     }
 
     /// How many elements a mapped array has.
     #[must_use]
     pub fn length<V: Plain>(&self, table: Typed<u32, V>) -> u32 {
-        u32::try_from(self.memory(table.table).len() / size_of::<V>()).unwrap_or(u32::MAX)
+        u32::try_from(self.memory(table.table).len() / stride::<V>()).unwrap_or(u32::MAX)
     }
 }

@@ -6,7 +6,7 @@
 
 use loxi_ebpf_layout::Plain;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A mapped array.
@@ -44,6 +44,12 @@ impl Word<'_> {
         self.0.fetch_add(n, Ordering::AcqRel)
     }
 
+    /// Writes, and returns the value before.
+    #[must_use]
+    pub fn swap(self, value: u64) -> u64 {
+        self.0.swap(value, Ordering::AcqRel)
+    }
+
     /// Replaces `old` by `new`; whether it was `old`.
     #[must_use]
     pub fn replace(self, old: u64, new: u64) -> bool {
@@ -57,19 +63,24 @@ impl Memory {
     /// # Errors
     /// The kernel's answer; also if the length is no multiple of 8.
     pub(super) fn map(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        Self::mapped(fd.as_raw_fd(), libc::MAP_SHARED, len)
+    }
+
+    /// Memory of this process alone, all zeroes, that takes no room until it is written.
+    ///
+    /// # Errors
+    /// As for [`Memory::map`].
+    pub(super) fn anonymous(len: usize) -> io::Result<Self> {
+        Self::mapped(-1, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, len)
+    }
+
+    fn mapped(fd: RawFd, flags: libc::c_int, len: usize) -> io::Result<Self> {
         if len == 0 || !len.is_multiple_of(8) {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         // SAFETY: a new mapping at an address that the kernel chooses; the result is checked.
         let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd.as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0)
         };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -102,6 +113,12 @@ impl Memory {
     pub fn read<T: Plain>(&self, offset: usize) -> T {
         let mut value: T = super::raw::zero();
         let bytes = super::raw::bytes_of_mut(&mut value);
+        if offset.is_multiple_of(8) && bytes.len().is_multiple_of(8) {
+            for (n, word) in bytes.chunks_exact_mut(8).enumerate() {
+                word.copy_from_slice(&self.word(offset + 8 * n).load().to_ne_bytes());
+            }
+            return value;
+        }
         let mut at = offset;
         let mut left = bytes;
         while !left.is_empty() {
@@ -135,7 +152,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the mapping that `map` made, once; no reference to it outlives `self`.
+        // SAFETY: the mapping that `mapped` made, once; no reference to it outlives `self`.
         unsafe { libc::munmap(self.start.cast(), self.len) };
     }
 }

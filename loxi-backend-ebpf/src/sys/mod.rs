@@ -1,12 +1,13 @@
 //! The one place of system calls: tables, programs, hooks.
 //!
-//! [`Kernel`] is what the backend asks for; [`RealKernel`] does it, and
-//! [`FaultyKernel`] lets any call fail that changes something, so that undoing can be tested.
+//! [`Kernel`] is what the backend asks for; [`RealKernel`] does it, [`SimulatedKernel`] models it in
+//! memory, and [`FaultyKernel`] lets any call fail that changes something, so that undoing can be tested.
 
 mod faulty;
 mod memory;
 mod raw;
 mod real;
+mod simulated;
 mod table;
 
 pub use faulty::{FaultyKernel, Faults};
@@ -14,6 +15,7 @@ pub use memory::{Memory, Word};
 pub use raw::cpus;
 pub(crate) use raw::{Link, LinkTarget, Map, MapKind, Program, ProgramKind, get_pinned, pin, tcx_names};
 pub use real::RealKernel;
+pub use simulated::SimulatedKernel;
 pub use table::*;
 
 use loxi_ebpf_layout::Plain;

@@ -3,4 +3,5 @@
 
 pub mod install;
 pub mod plan;
+pub mod state;
 pub mod sys;

@@ -31,7 +31,10 @@ async fn rows(mode: Mode) {
 }
 
 async fn generated(mode: Mode) {
-    println!("{}", run_generated(&dataplane(mode), cases(200)).await.unwrap_or_else(|error| panic!("{error}")));
+    println!(
+        "{}",
+        run_generated(&dataplane(mode), cases(200)).await.unwrap_or_else(|error| panic!("{error}"))
+    );
 }
 
 #[tokio::test]

@@ -74,14 +74,13 @@ pub fn open(options: &Options, traffic: &Traffic) -> Result<Node, BackendError> 
             let passes_nothing = options.backend == BackendChoice::None;
             Ok(Node::Reference(Box::new(if passes_nothing { backend.passing_nothing() } else { backend })))
         }
-        Traffic::Programs(programs) => Ok(Node::Ebpf(Box::new(Ebpf::open(ebpf_options(options, programs)?)?))),
+        Traffic::Programs(programs) => {
+            Ok(Node::Ebpf(Box::new(Ebpf::open(ebpf_options(options, programs)?)?)))
+        }
     }
 }
 
-fn ebpf_options(
-    options: &Options,
-    programs: &Programs,
-) -> Result<loxi_backend_ebpf::Options, BackendError> {
+fn ebpf_options(options: &Options, programs: &Programs) -> Result<loxi_backend_ebpf::Options, BackendError> {
     let devices = match &programs.namespaces {
         None => Devices::None,
         Some(namespaces) => {
@@ -119,8 +118,14 @@ fn mounted(path: &Path) -> Result<(), BackendError> {
         return Ok(());
     }
     tracing::info!(path = %path.display(), "mounting a bpf file system");
-    mount("bpf", path, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None::<&std::ffi::CStr>)
-        .map_err(|error| failed(error.into()))
+    mount(
+        "bpf",
+        path,
+        "bpf",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        None::<&std::ffi::CStr>,
+    )
+    .map_err(|error| failed(error.into()))
 }
 
 fn is_bpffs(path: &Path) -> io::Result<bool> {

@@ -85,7 +85,9 @@ impl Backend for Node {
 
     fn install(&mut self, delta: Deltas, now: Timestamp) -> Result<Undos, InstallError> {
         match (self, delta) {
-            (Self::Reference(backend), Of::Reference(delta)) => backend.install(delta, now).map(Of::Reference),
+            (Self::Reference(backend), Of::Reference(delta)) => {
+                backend.install(delta, now).map(Of::Reference)
+            }
             (Self::Ebpf(backend), Of::Ebpf(delta)) => backend.install(delta, now).map(Of::Ebpf),
             _ => Err(foreign()),
         }

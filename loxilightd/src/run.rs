@@ -6,10 +6,10 @@
 //! requests, stop the packets, save.
 
 use crate::attach::{Attacher, INTERVAL};
+use crate::backend::{self, BackendError};
 use crate::held::Held;
 use crate::keep::{self, KeepError, Keeper};
 use crate::metrics::{Metrics, MetricsServer, ServeMetricsError};
-use crate::backend::{self, BackendError};
 use crate::options::Options;
 use crate::pipeline_file::{self, FileError};
 use crate::run_dir::{HoldError, RunDir};

@@ -46,9 +46,10 @@ impl Traffic {
             Self::Wires(wires) => TrafficThread::Packets(
                 PacketThread::start(Arc::clone(engine), Arc::clone(wires)).map_err(SlowPathError::Thread)?,
             ),
-            Self::Programs(programs) => {
-                TrafficThread::SlowPath(SlowPathThread::start(Arc::clone(engine), programs.slow_path.clone())?)
-            }
+            Self::Programs(programs) => TrafficThread::SlowPath(SlowPathThread::start(
+                Arc::clone(engine),
+                programs.slow_path.clone(),
+            )?),
         })
     }
 
@@ -83,9 +84,11 @@ impl Traffic {
             Self::Wires(wires) => {
                 wires.counters().into_iter().map(|(port, rx)| (port.to_string(), rx)).collect()
             }
-            Self::Programs(programs) => {
-                programs.slow_path.iter().map(|device| (device.name().to_owned(), device.counters())).collect()
-            }
+            Self::Programs(programs) => programs
+                .slow_path
+                .iter()
+                .map(|device| (device.name().to_owned(), device.counters()))
+                .collect(),
         }
     }
 }

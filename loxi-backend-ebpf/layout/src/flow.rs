@@ -38,10 +38,20 @@ pub const RECHECK: u32 = 64;
 pub struct Tags {
     /// 16 tags of 16 bits; 0: no entry. IPv4 uses 15, IPv6 7.
     pub words: [u64; 4],
-    /// 1 while somebody writes.
+    /// See [`lock`].
     pub lock: u64,
     /// Nothing yet.
     pub reserved: [u64; 3],
+}
+
+/// Who holds a bucket's lock.
+pub mod lock {
+    /// Nobody.
+    pub const FREE: u64 = 0;
+    /// A program.
+    pub const PROGRAM: u64 = 1;
+    /// A process: if it was killed, the next one may take the lock away.
+    pub const USER: u64 = 2;
 }
 
 /// A bucket of IPv4 entries.
@@ -69,7 +79,7 @@ pub struct BucketV6 {
 const _: () = assert!(core::mem::size_of::<BucketV4>() == BUCKET);
 const _: () = assert!(core::mem::size_of::<BucketV6>() == BUCKET);
 
-/// What a packet of an established flow needs to know besides its key: 40 bytes.
+/// How long a flow's decision holds, and what it has counted.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -144,7 +154,7 @@ pub struct EntryV6 {
 pub struct Cold {
     /// When the flow was made, ns.
     pub created: u64,
-    /// Place of the other direction: bucket × 16 + place.
+    /// Place of the other direction: bucket × 16 + place + 1; 0: none.
     pub partner: u32,
     /// Service that translated it; 0: none.
     pub service: u32,
@@ -350,7 +360,8 @@ pub struct Spot {
     pub second: u32,
     /// Home place in the first.
     pub home: u32,
-    /// Tag; never 0.
+    /// Tag. Its upper bit is set: a free place, whose tag is 0, differs from it by more than one, without
+    /// which [`matching`] would take a place behind a free one for free.
     pub tag: u16,
 }
 
@@ -358,7 +369,7 @@ pub struct Spot {
 #[must_use]
 #[inline(always)]
 pub const fn spot(hash: u64, mask: u32, places: u32) -> Spot {
-    let tag = (hash >> 48) as u16 | 1;
+    let tag = (hash >> 48) as u16 | 0x8000;
     let first = hash as u32 & mask;
     let second = (first ^ (tag as u32).wrapping_mul(0x9e37_79b1) >> 8) & mask;
     let home = ((hash >> 32) as u16 as u32 * places) >> 16;

@@ -90,7 +90,7 @@ pub struct Packet {
     pub state: u8,
     /// See `state`.
     pub next_state: u8,
-    /// The flow's place in this direction: bucket × 16 + place.
+    /// The flow's place in this direction: bucket × 16 + place + 1.
     pub place: u32,
     /// Place of its original direction.
     pub original: u32,

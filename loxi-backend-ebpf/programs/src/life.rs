@@ -33,7 +33,7 @@ pub fn keep(kind: u32) {
 #[inline(always)]
 pub fn has_room(kind: u32, most: u32) -> bool {
     // SAFETY: a word of an array.
-    KEPT.ptr(&kind).is_some_and(|count| unsafe { count.read_volatile() } < most as u64)
+    KEPT.ptr(&kind).is_some_and(|count| (unsafe { count.read_volatile() } as i64) < most as i64)
 }
 
 /// One less.
@@ -59,15 +59,20 @@ pub fn is_alive<F: Family>(number: u32) -> bool {
     // SAFETY: words of an entry, each read at once, here and below.
     let word = unsafe { F::rest(entry).read_volatile() };
     let idle = idle_ticks(zone, rest::state(word), rest::protocol(word));
-    let own = now.wrapping_sub(unsafe { (*F::seen(entry)).seen });
-    if (own as u64) < idle {
+    if is_recent(now, unsafe { (*F::seen(entry)).seen }, idle) {
         return true;
     }
     let Some(cold) = cold_at::<F>(number) else { return false };
     let partner = unsafe { (*cold).partner };
     let Some(other) = at::<F>(partner) else { return false };
-    let other = now.wrapping_sub(unsafe { (*F::seen(other)).seen });
-    (other as u64) < idle
+    is_recent(now, unsafe { (*F::seen(other)).seen }, idle)
+}
+
+/// Whether a tick is less than `idle` ticks ago. One that another processor has written is not yet
+/// here at times.
+#[inline(always)]
+fn is_recent(now: u32, seen: u32, idle: u64) -> bool {
+    (now.wrapping_sub(seen) as i32 as i64) < idle as i64
 }
 
 /// The cold record of a flow, that of its original direction, and its place.
@@ -99,9 +104,16 @@ pub fn forget<F: Family>(number: u32) {
     let Some(first) = at::<F>(original) else { return };
     let key = F::key(first);
     let reply = F::new_key(first).reversed();
+    if original != number && (partner != number || !F::is(entry, &reply)) {
+        // A reply whose flow has ended without it: what its record leads to is another's.
+        remove::<F>(number, &F::key(entry));
+        return;
+    }
+    // SAFETY: as above.
+    let state = rest::state(unsafe { F::rest(first).read_volatile() });
     // Whoever takes the original's entry out does the accounts.
     if remove::<F>(original, &key) {
-        uncount(p, rest::state(word), backend, &key.src);
+        uncount(p, state, backend, &key.src);
     }
     if partner != original {
         remove::<F>(partner, &reply);
@@ -125,8 +137,21 @@ pub fn uncount(p: &Packet, was: u8, backend: u32, source: &Addr) {
     {
         less(flows);
     }
+    // Sources are counted where they are limited; one may have been counted from later on.
+    if zone_of(p.zone).is_none_or(|zone| zone.max_per_source == u32::MAX) {
+        return;
+    }
     let key = Source { zone: p.zone as u32, family: p.family as u32, addr: *source };
     if let Some(flows) = SOURCES.ptr(&key) {
-        less(flows);
+        for _ in 0..ATTEMPTS {
+            // SAFETY: as above.
+            let now = unsafe { flows.read_volatile() };
+            if now == 0 || atomic::replace(flows, now, now - 1) {
+                break;
+            }
+        }
     }
 }
+
+/// Attempts to take one off a count.
+const ATTEMPTS: u32 = 8;

@@ -546,7 +546,7 @@ fn lock_of(bucket: *mut u8) -> *mut u64 {
 #[inline(always)]
 fn lock(bucket: *mut u8) -> bool {
     for _ in 0..ATTEMPTS {
-        if atomic::replace(lock_of(bucket), 0, 1) {
+        if atomic::replace(lock_of(bucket), flow::lock::FREE, flow::lock::PROGRAM) {
             return true;
         }
     }
@@ -555,7 +555,7 @@ fn lock(bucket: *mut u8) -> bool {
 
 #[inline(always)]
 fn unlock(bucket: *mut u8) {
-    atomic::swap(lock_of(bucket), 0);
+    atomic::swap(lock_of(bucket), flow::lock::FREE);
 }
 
 /// The lane of a place, in its word of tags.

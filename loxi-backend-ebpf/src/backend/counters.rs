@@ -27,7 +27,8 @@ fn of_port(kernel: &dyn Kernel, number: u32) -> Result<PortCounters, KernelError
         sum.forwarded += one.forwarded;
     }
     for one in each::<Fates>(kernel, FATES.table, number)? {
-        for (fate, count) in (0..=u8::MAX).zip(one.by_fate).filter(|(fate, count)| *fate != 0 && *count != 0) {
+        for (fate, count) in (0..=u8::MAX).zip(one.by_fate).filter(|(fate, count)| *fate != 0 && *count != 0)
+        {
             match crate::run::fate_of(fate) {
                 Fate::Forwarded => {}
                 Fate::Consumed(reason) => *sum.consumed.entry(reason).or_default() += count,

@@ -148,12 +148,8 @@ impl Inner {
     ) -> Option<Finished> {
         let path = self.slow_path.as_mut()?;
         let mut store = self.installer.store(self.seed, &mut self.pace);
-        let view = SlowPathView {
-            pipeline: &self.pipeline,
-            attached: &self.attached_names,
-            state: &mut store,
-            now,
-        };
+        let view =
+            SlowPathView { pipeline: &self.pipeline, attached: &self.attached_names, state: &mut store, now };
         Some(path.finish(punted, view, choices, with_trace))
     }
 
@@ -222,8 +218,7 @@ impl Inner {
 
 /// Counters of one packet that is dropped.
 fn dropped(port: &PortName, length: usize, reason: DropReason) -> BTreeMap<PortName, PortCounters> {
-    let mut counted =
-        PortCounters { rx_packets: 1, rx_bytes: length as u64, ..PortCounters::default() };
+    let mut counted = PortCounters { rx_packets: 1, rx_bytes: length as u64, ..PortCounters::default() };
     counted.dropped.insert(reason, 1);
     [(port.clone(), counted)].into()
 }

@@ -87,7 +87,9 @@ impl Inner {
     ) -> Result<Self, OpenError> {
         let Installation { place, kernel, meta, tc, xdp, beside, devices, drops, .. } = installation;
         let asker = match (&tc, &xdp) {
-            (_, Some(xdp)) if mode == Mode::Xdp => Asker::new(xdp.ask.try_clone().map_err(ask_error)?, Hook::Xdp),
+            (_, Some(xdp)) if mode == Mode::Xdp => {
+                Asker::new(xdp.ask.try_clone().map_err(ask_error)?, Hook::Xdp)
+            }
             (Some(tc), _) => Asker::new(tc.ask.try_clone().map_err(ask_error)?, Hook::Tc),
             (None, Some(xdp)) => Asker::new(xdp.ask.try_clone().map_err(ask_error)?, Hook::Xdp),
             (None, None) => return Err(ask_error(std::io::Error::other("no programs")).into()),

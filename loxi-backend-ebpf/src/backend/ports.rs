@@ -30,7 +30,8 @@ fn failed(port: &PortName) -> impl FnOnce(DeviceError) -> DataplaneError + '_ {
 impl Inner {
     /// Opens a configured port for packets.
     pub(super) fn attach_port(&mut self, name: &PortName) -> Result<(), DataplaneError> {
-        let port = self.pipeline.get::<Port>(name).ok_or_else(|| DataplaneError::NoSuchPort(name.clone()))?.clone();
+        let port =
+            self.pipeline.get::<Port>(name).ok_or_else(|| DataplaneError::NoSuchPort(name.clone()))?.clone();
         let internal = |message: String| DataplaneError::Attach { port: name.clone(), message };
         let device = match (&self.namespaces, port.kind) {
             (Some(namespaces), kind) if kind != PortKind::Tunnel => {
@@ -68,8 +69,11 @@ impl Inner {
         let by_tc = !uplink || self.mode != Mode::Xdp;
         // Programs at XDP send by the devices of the whole node only where nothing else does.
         let xdp_exit = self.mode == Mode::Xdp || by_xdp;
-        let device =
-            Device { ifindex: found.link.index, exit: found.exit(xdp_exit && self.mode != Mode::Tc), side: found.side };
+        let device = Device {
+            ifindex: found.link.index,
+            exit: found.exit(xdp_exit && self.mode != Mode::Tc),
+            side: found.side,
+        };
         if device.exit & exit::XDP != 0 {
             self.put_device(namespaces, found.side, number, found.link.index)?;
         }
@@ -86,7 +90,13 @@ impl Inner {
     }
 
     /// A device that programs at XDP may send by: the kernel looks it up where the calling thread is.
-    fn put_device(&self, namespaces: &Namespaces, of: u8, number: u32, index: u32) -> Result<(), DeviceError> {
+    fn put_device(
+        &self,
+        namespaces: &Namespaces,
+        of: u8,
+        number: u32,
+        index: u32,
+    ) -> Result<(), DeviceError> {
         let devices = &self.devices;
         let put = namespaces.of(of).0.run(|| devices.put(bytes(&number), bytes(&index), 0))?;
         put.map_err(|source| DeviceError::Bind { what: "send by", device: index.to_string(), source })
@@ -106,7 +116,9 @@ impl Inner {
 
     /// The device of the slow path, if it is there.
     pub(super) fn bind_slow_path(&mut self) -> Result<(), DeviceError> {
-        let (Some(namespaces), Some(name)) = (&self.namespaces, &self.slow_path_device) else { return Ok(()) };
+        let (Some(namespaces), Some(name)) = (&self.namespaces, &self.slow_path_device) else {
+            return Ok(());
+        };
         let missing = || DeviceError::Missing { device: name.clone(), place: "dataplane" };
         let found = namespaces.look(side::DATAPLANE, name)?.ok_or_else(missing)?;
         let what = Bound { name: SLOW, number: SLOW_PATH, without: Without::Drop };

@@ -76,7 +76,9 @@ impl Inner {
         }
         let names = &self.installer.w.names;
         let outputs = verdict.outputs.iter();
-        Some(outputs.filter_map(|out| Some(wrap(names.ports.number(&out.port)? as u16, &out.bytes))).collect())
+        Some(
+            outputs.filter_map(|out| Some(wrap(names.ports.number(&out.port)? as u16, &out.bytes))).collect(),
+        )
     }
 
     fn tick(&mut self, now: Timestamp) {

@@ -103,12 +103,14 @@ impl Namespaces {
 
     /// The other end of a port's veth, if it is in the root namespace and the port is not.
     pub(crate) fn far_end(&self, near: &Found) -> Result<Option<Found>, DeviceError> {
-        let Some(index) = near.link.peer.filter(|_| near.is_veth() && near.side != side::ROOT && !self.one) else {
+        let Some(index) = near.link.peer.filter(|_| near.is_veth() && near.side != side::ROOT && !self.one)
+        else {
             return Ok(None);
         };
         let name = self.root.run(|| -> Result<Option<String>, DeviceError> {
             let links = Rtnl::open()?.links()?;
-            let far = links.into_iter().find(|link| link.index == index && link.peer == Some(near.link.index));
+            let far =
+                links.into_iter().find(|link| link.index == index && link.peer == Some(near.link.index));
             Ok(far.filter(|link| link.kind.as_deref() == Some("veth")).map(|link| link.name))
         })??;
         match name {

@@ -1,9 +1,9 @@
 //! Binding stubs to devices, and what is bound already.
 
 use super::device::{DeviceError, Found, Namespaces};
+use crate::load::Loaded;
 use crate::load::place::Place;
 use crate::load::stub::{self, Without};
-use crate::load::Loaded;
 use crate::sys::{Link, LinkTarget, Map, Program, at_tcx, get_pinned, pin, program_named};
 use std::collections::BTreeMap;
 use std::io;

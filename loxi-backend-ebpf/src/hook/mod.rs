@@ -10,6 +10,6 @@
 mod device;
 mod links;
 
-pub use device::{DeviceError, Namespaces};
 pub(crate) use device::Found;
+pub use device::{DeviceError, Namespaces};
 pub(crate) use links::{Bound, Hooks};

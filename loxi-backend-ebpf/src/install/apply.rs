@@ -52,6 +52,21 @@ struct Steps<'a> {
     deletes: BTreeMap<&'a RowKey, Option<u32>>,
 }
 
+impl UndoInstall {
+    /// What was installed.
+    #[must_use]
+    pub fn delta(&self) -> &PlanDelta {
+        &self.delta
+    }
+
+    /// What goes with entities that went: to be forgotten once it is sure that nobody takes the
+    /// installation back.
+    #[must_use]
+    pub fn gone(&self) -> &Gone {
+        &self.gone
+    }
+}
+
 impl Installer {
     /// Takes over tables, with what stands in them as a plan.
     ///
@@ -176,7 +191,7 @@ impl Installer {
     }
 
     /// What was learned.
-    pub(crate) fn store<'a>(&'a mut self, seed: u64, pace: &'a mut Pace) -> Store<'a> {
+    pub fn store<'a>(&'a mut self, seed: u64, pace: &'a mut Pace) -> Store<'a> {
         Store::new(&mut *self.w.kernel, &self.w.names, seed).paced(pace)
     }
 
@@ -270,7 +285,9 @@ fn wholes(rows: &Rows) -> BTreeMap<SetRef, BTreeSet<&RowKey>> {
 /// The set that a row is in, if it is replaced as a whole.
 fn whole(key: &RowKey) -> Option<SetRef> {
     match key {
-        RowKey::Member(set @ (SetRef::Guard(_) | SetRef::NatSrc(_) | SetRef::NatDst(_)), _) => Some(set.clone()),
+        RowKey::Member(set @ (SetRef::Guard(_) | SetRef::NatSrc(_) | SetRef::NatDst(_)), _) => {
+            Some(set.clone())
+        }
         RowKey::PortMac(port, _) => Some(SetRef::Guard(port.clone())),
         _ => None,
     }

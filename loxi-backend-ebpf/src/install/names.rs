@@ -48,7 +48,15 @@ macro_rules! plain_names {
 }
 
 plain_names!(
-    ZoneName, VrfName, BridgeName, InterfaceName, PortName, TunnelName, NextHopName, GroupName, BackendName,
+    ZoneName,
+    VrfName,
+    BridgeName,
+    InterfaceName,
+    PortName,
+    TunnelName,
+    NextHopName,
+    GroupName,
+    BackendName,
     IpAddr
 );
 
@@ -144,7 +152,8 @@ impl<T: Named> Space<T> {
     /// The number that a name has, or had last.
     #[must_use]
     pub fn last(&self, name: &T) -> Option<u32> {
-        let retired = || self.retired.iter().rev().find(|number| self.names.get(number) == Some(name)).copied();
+        let retired =
+            || self.retired.iter().rev().find(|number| self.names.get(number) == Some(name)).copied();
         self.number(name).or_else(retired)
     }
 
@@ -224,7 +233,8 @@ impl<T: Named> Space<T> {
 
     fn read(&mut self, number: u32, value: &[u8; 256]) {
         let end = HEAD + value[1] as usize;
-        let Some(name) = value.get(HEAD..end).and_then(|text| T::from_text(std::str::from_utf8(text).ok()?)) else {
+        let Some(name) = value.get(HEAD..end).and_then(|text| T::from_text(std::str::from_utf8(text).ok()?))
+        else {
             return;
         };
         if number == 0 || number > self.last {

@@ -5,8 +5,10 @@
 
 use super::names::{Exhausted, Named, Names, Space};
 use super::pool::Pool;
-use crate::sys::{BACKENDS, HASHES, Kernel, KernelError, LISTS, NAMES, NAT_POOL, NAT_RULES, PORTS, Put, SERVICES,
-    SERVICE_RANGES, Table, Typed, VERSIONS, VRFS, bytes};
+use crate::sys::{
+    BACKENDS, HASHES, Kernel, KernelError, LISTS, NAMES, NAT_POOL, NAT_RULES, PORTS, Put, SERVICE_RANGES,
+    SERVICES, Table, Typed, VERSIONS, VRFS, bytes,
+};
 use loxi_ebpf_layout::l2::Port;
 use loxi_ebpf_layout::lb::HASHES_PER_WORD;
 use loxi_ebpf_layout::{Plain, pair::Pair};
@@ -112,13 +114,7 @@ impl Pools {
     }
 
     fn all(&mut self) -> [&mut Pool; 5] {
-        [
-            &mut self.versions,
-            &mut self.lists,
-            &mut self.hashes,
-            &mut self.nat_rules,
-            &mut self.nat_pool,
-        ]
+        [&mut self.versions, &mut self.lists, &mut self.hashes, &mut self.nat_rules, &mut self.nat_pool]
     }
 }
 

@@ -331,9 +331,7 @@ impl Kind {
         let entry = self.entry(place)?;
         let first = match self {
             Self::Tc => ask.as_raw_fd(),
-            Self::Xdp => {
-                programs.get("entry").ok_or_else(|| failed("no entry program".into()))?.as_raw_fd()
-            }
+            Self::Xdp => programs.get("entry").ok_or_else(|| failed("no entry program".into()))?.as_raw_fd(),
         };
         let kept = place.at(&self.kept("ask"));
         remove(&kept).map_err(step("replace a kept program"))?;
@@ -412,29 +410,3 @@ const STAGES: &[(&str, u32)] = &[
     ("finish", program::FINISH),
     ("entry", program::ENTRY),
 ];
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    #[test]
-    fn loads() {
-        let options = LoadOptions {
-            objects: Objects::new().unwrap(),
-            kinds: Kinds { tc: true, xdp: true },
-            sizes: Sizes { flows_v4: 1000, flows_v6: 1000 },
-            pins: None,
-            discard: false,
-        };
-        let t = std::time::Instant::now();
-        let installation = open(&options).unwrap();
-        eprintln!("{:?} {:?}", t.elapsed(), installation.kernel.footprint());
-        let name = "hs1";
-        let tc = installation.tc.as_ref().unwrap();
-        stub::tc(1, name, &tc.entry, stub::Without::Drop).unwrap();
-        let xdp = installation.xdp.as_ref().unwrap();
-        stub::xdp(1, name, &installation.beside, &xdp.entry).unwrap();
-    }
-}

@@ -66,8 +66,7 @@ impl Asker {
             Hook::Xdp => {
                 let whole = [bytes(&beside), frame].concat();
                 let context = xdp_context(size_of::<Beside>(), whole.len());
-                let (action, mut frame, ns) =
-                    self.program.test(&whole, &context, room, 1).map_err(failed)?;
+                let (action, mut frame, ns) = self.program.test(&whole, &context, room, 1).map_err(failed)?;
                 // What lies before the frame comes back with it.
                 frame.drain(..size_of::<Beside>().min(frame.len()));
                 (action, frame, ns)

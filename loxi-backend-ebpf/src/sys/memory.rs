@@ -113,6 +113,12 @@ impl Memory {
     pub fn read<T: Plain>(&self, offset: usize) -> T {
         let mut value: T = super::raw::zero();
         let bytes = super::raw::bytes_of_mut(&mut value);
+        if offset.is_multiple_of(8) && bytes.len().is_multiple_of(8) {
+            for (n, word) in bytes.chunks_exact_mut(8).enumerate() {
+                word.copy_from_slice(&self.word(offset + 8 * n).load().to_ne_bytes());
+            }
+            return value;
+        }
         let mut at = offset;
         let mut left = bytes;
         while !left.is_empty() {

@@ -10,11 +10,13 @@ mod real;
 mod simulated;
 mod table;
 
-pub use faulty::{FaultyKernel, Faults};
+pub use faulty::{Faults, FaultyKernel};
 pub use memory::{Memory, Word};
 pub use raw::cpus;
 pub(crate) use raw::grace as wait_for_readers;
-pub(crate) use raw::{Link, LinkTarget, Map, MapKind, Program, ProgramKind, at_tcx, get_pinned, pin, program_named};
+pub(crate) use raw::{
+    Link, LinkTarget, Map, MapKind, Program, ProgramKind, at_tcx, get_pinned, pin, program_named,
+};
 pub use real::{Footprint, RealKernel};
 pub use simulated::SimulatedKernel;
 pub use table::*;
@@ -91,7 +93,7 @@ pub trait Kernel: Send {
 
     /// Whether programs run only when this process asks them: nothing is bound to a device. Then
     /// nobody needs to be waited for.
-    fn set_quiet(&mut self, quiet: bool);
+    fn set_quiet(&mut self, _quiet: bool) {}
 
     /// Waits until every program that runs now has ended.
     ///
@@ -119,7 +121,12 @@ impl dyn Kernel + '_ {
     ///
     /// # Errors
     /// As it.
-    pub fn set<K: Plain, V: Plain>(&mut self, table: Typed<K, V>, key: &K, value: &V) -> Result<(), KernelError> {
+    pub fn set<K: Plain, V: Plain>(
+        &mut self,
+        table: Typed<K, V>,
+        key: &K,
+        value: &V,
+    ) -> Result<(), KernelError> {
         self.put(table.table, bytes(key), bytes(value), Put::Any)
     }
 

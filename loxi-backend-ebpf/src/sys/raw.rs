@@ -313,7 +313,11 @@ impl Map {
 
     /// Bytes that a look-up writes.
     fn width(&self) -> io::Result<usize> {
-        Ok(if matches!(self.kind, PERCPU_HASH | PERCPU_ARRAY | LRU_PERCPU_HASH) { self.value.next_multiple_of(8) * cpus()? } else { self.value })
+        Ok(if matches!(self.kind, PERCPU_HASH | PERCPU_ARRAY | LRU_PERCPU_HASH) {
+            self.value.next_multiple_of(8) * cpus()?
+        } else {
+            self.value
+        })
     }
 
     fn fits(&self, key: &[u8], value: Option<&[u8]>) -> io::Result<()> {
@@ -336,8 +340,7 @@ impl Map {
 
     pub(crate) fn remove(&self, key: &[u8]) -> io::Result<bool> {
         self.fits(key, None)?;
-        let mut attr =
-            Element { fd: self.fd.as_raw_fd() as u32, key: pointer(key), ..Element::default() };
+        let mut attr = Element { fd: self.fd.as_raw_fd() as u32, key: pointer(key), ..Element::default() };
         // SAFETY: as above.
         match unsafe { bpf(MAP_DELETE, &mut attr) } {
             Ok(_) => Ok(true),
@@ -511,7 +514,12 @@ impl Program {
     }
 
     /// Loads instructions that were written by hand. `attach_type` 0: none.
-    pub(crate) fn load(kind: ProgramKind, instructions: &[u64], name: &str, attach_type: u32) -> io::Result<Self> {
+    pub(crate) fn load(
+        kind: ProgramKind,
+        instructions: &[u64],
+        name: &str,
+        attach_type: u32,
+    ) -> io::Result<Self> {
         let license = c"Dual MIT/GPL";
         let mut log = vec![0u8; 4096];
         let mut attr = Load {
@@ -709,7 +717,9 @@ pub(crate) fn at_tcx(device: u32) -> io::Result<Vec<Attached>> {
     };
     // SAFETY: the kernel writes at most `count` numbers.
     match unsafe { bpf(PROG_QUERY, &mut attr) } {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => return Ok(Vec::new()),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
+            return Ok(Vec::new());
+        }
         other => other?,
     };
     ids.iter().take(attr.count as usize).map(|id| program_named(*id)).collect()

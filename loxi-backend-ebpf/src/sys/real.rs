@@ -35,7 +35,8 @@ impl RealKernel {
     pub(crate) fn new(maps: BTreeMap<Table, Map>) -> Result<Self, KernelError> {
         let mut memory = BTreeMap::new();
         for table in Table::ALL {
-            let map = maps.get(table).ok_or_else(|| failed("find", *table)(io::ErrorKind::NotFound.into()))?;
+            let map =
+                maps.get(table).ok_or_else(|| failed("find", *table)(io::ErrorKind::NotFound.into()))?;
             if (map.key, map.value) != table.sizes() {
                 let message = format!("keys of {} and values of {} bytes", map.key, map.value);
                 return Err(failed("check", *table)(io::Error::other(message)));

@@ -74,9 +74,9 @@ impl Run<'_> {
             } else if half_open.is_some_and(|limit| totals.half_open >= u64::from(limit)) {
                 Some(DropReason::CtHalfOpenLimit)
             } else {
-                let of_source = run.state.of_source(&zone.name, source);
+                // Where nothing is limited, nobody needs to count.
                 zone.max_per_source
-                    .is_some_and(|limit| of_source >= u64::from(limit))
+                    .is_some_and(|limit| run.state.of_source(&zone.name, source) >= u64::from(limit))
                     .then_some(DropReason::CtSourceLimit)
             }
         };

@@ -60,7 +60,7 @@ pub fn remember_fragment(p: &Packet, reason: u8) {
     };
     let key = fragment_key(p);
     if FRAGMENTS.put(&key, &record, NEW) != 0 {
-        FRAGMENTS.put(&key, &record, 0);
+        FRAGMENTS.put(&key, &record, THERE);
     } else {
         crate::life::keep(kept::FRAGMENTS);
     }
@@ -68,6 +68,14 @@ pub fn remember_fragment(p: &Packet, reason: u8) {
 
 /// BPF_NOEXIST.
 const NEW: u64 = 1;
+/// BPF_EXIST: what is counted once must not come back uncounted.
+const THERE: u64 = 2;
+
+/// Whether a limit is reached. A count below zero, which lasts while two sides correct it, is no full one.
+#[inline(always)]
+fn is_full(count: u64, most: u32) -> bool {
+    count as i64 >= most as i64
+}
 
 /// Takes a place in each count, or says which limit forbids it.
 #[inline(always)]
@@ -77,11 +85,11 @@ fn within_limits(p: &Packet, zone: &Zone) -> Step {
     // SAFETY: words of an array.
     let (flows, open, created) =
         unsafe { (&raw mut (*count).flows, &raw mut (*count).half_open, &raw mut (*count).created) };
-    if atomic::add(flows, 1) >= zone.max_flows as u64 {
+    if is_full(atomic::add(flows, 1), zone.max_flows) {
         less(flows);
         return Err(drop::CT_FULL);
     }
-    if half_open && atomic::add(open, 1) >= zone.max_half_open as u64 {
+    if half_open && is_full(atomic::add(open, 1), zone.max_half_open) {
         less(open);
         less(flows);
         return Err(drop::CT_HALF_OPEN_LIMIT);
@@ -110,7 +118,7 @@ fn within_source(p: &Packet, zone: &Zone) -> bool {
             }
         }
     };
-    if atomic::add(flows, 1) >= zone.max_per_source as u64 {
+    if is_full(atomic::add(flows, 1), zone.max_per_source) {
         less(flows);
         return false;
     }
@@ -176,6 +184,7 @@ fn insert<F: Family>(p: &mut Packet) -> Result<(), Refused> {
         F::set_pair(first.entry, [p.outer_src, p.dsr_target]);
     }
     let mut partner = first.number;
+    let mut other = None;
     if !is_own_reply(p) {
         work.key = translated(p).reversed();
         work.new = key_of(p).reversed();
@@ -185,7 +194,7 @@ fn insert<F: Family>(p: &mut Packet) -> Result<(), Refused> {
             Ok(second) => {
                 partner = second.number;
                 share::<F>(partner, &Cold { partner: first.number, ..Cold::default() });
-                publish::<F>(second.entry);
+                other = Some(second.entry);
             }
             Err(refused) => {
                 remove_apart::<F>(first.number, &key_of(p));
@@ -195,6 +204,9 @@ fn insert<F: Family>(p: &mut Packet) -> Result<(), Refused> {
     }
     share::<F>(first.number, &record(p, partner));
     (p.place, p.original) = (first.number, first.number);
+    if let Some(other) = other {
+        publish::<F>(other);
+    }
     publish::<F>(first.entry);
     Ok(())
 }
@@ -363,13 +375,27 @@ fn moves<F: Family>(p: &Packet) {
     }
 }
 
+/// Changes the state of one direction's entry. Whoever writes a decision there is let finish: it
+/// keeps the word for some hundred nanoseconds.
 #[inline(always)]
 fn becomes<F: Family>(number: u32, old: u8, new: u8) -> bool {
     let Some(entry) = at::<F>(number) else { return false };
-    // SAFETY: a word of an entry.
-    let word = unsafe { F::rest(entry).read_volatile() };
-    rest::state(word) == old && atomic::replace(F::rest(entry), word, rest::revised(word, new, rest::flags(word)))
+    for _ in 0..PATIENCE {
+        // SAFETY: a word of an entry.
+        let word = unsafe { F::rest(entry).read_volatile() };
+        if rest::state(word) != old {
+            return false;
+        }
+        let free = rest::flags(word) & BUSY == 0;
+        if free && atomic::replace(F::rest(entry), word, rest::revised(word, new, rest::flags(word))) {
+            return true;
+        }
+    }
+    false
 }
+
+/// Looks at a word that somebody holds, before it is given up.
+const PATIENCE: u32 = 64;
 
 /// Writes down what was decided for the packet, for those that follow. Who finds the entry
 /// busy leaves it.

@@ -144,7 +144,9 @@ fn look_up<F: Family>(p: &mut Packet, key: &Key) -> Step<u32> {
         return opens(p, zone);
     }
     let Some((cold, original)) = cold_of::<F>(word, found.number) else { return Err(drop::CT_CONTENDED) };
-    if is_over(p, word, cold) {
+    // A reply that is nobody's any more, or a flow that is over.
+    let broken = original != found.number && cold.partner != found.number;
+    if broken || is_over(p, word, cold) {
         F::forget_apart(found.number);
         return opens(p, zone);
     }

@@ -97,7 +97,7 @@ pub fn learn(p: &Packet, ingress: &Port) {
     let Some(known) = STATIONS.ptr(&key) else {
         let Some(count) = STATION_COUNT.ptr(&number) else { return };
         // SAFETY: a word of an array, read at once.
-        let few = unsafe { count.read_volatile() } < config.max_stations;
+        let few = (unsafe { count.read_volatile() } as i64) < config.max_stations as i64;
         if few && has_room(kept::STATIONS, LEARNED_STATIONS) && STATIONS.put(&key, &new, 1) == 0 {
             atomic::add(count, 1);
             keep(kept::STATIONS);
@@ -114,9 +114,14 @@ pub fn learn(p: &Packet, ingress: &Port) {
             return;
         }
     }
-    STATIONS.put(&key, &new, 0);
-    outdate();
+    // One that was just forgotten is learned by the next packet.
+    if STATIONS.put(&key, &new, THERE) == 0 {
+        outdate();
+    }
 }
+
+/// BPF_EXIST: what is counted once must not come back uncounted.
+const THERE: u64 = 2;
 
 /// Makes every decision that flows keep stale.
 #[inline(always)]

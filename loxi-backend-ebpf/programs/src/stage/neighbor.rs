@@ -130,9 +130,8 @@ fn heard(p: &Packet, family: u8, ours: &Addr, sender: &Addr, mac: [u8; 6], is_an
             asked: p.now,
             expires: p.now + neighbor::KEPT_S * SECOND,
         };
-        if known.is_some() {
-            NEIGHBORS.put(&key, &entry, 0);
-        } else if has_room(kept::NEIGHBORS, LEARNED_NEIGHBORS) && NEIGHBORS.put(&key, &entry, 1) == 0 {
+        let there = known.is_some() && NEIGHBORS.put(&key, &entry, 2) == 0;
+        if !there && has_room(kept::NEIGHBORS, LEARNED_NEIGHBORS) && NEIGHBORS.put(&key, &entry, 1) == 0 {
             keep(kept::NEIGHBORS);
         }
         if moved {

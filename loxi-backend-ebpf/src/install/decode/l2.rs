@@ -114,7 +114,9 @@ impl Reader<'_> {
         }
         for (key, _) in self.kernel.all(GUARD_MACS)? {
             let row = match self.names.sets.live(key.set) {
-                Some(SetRef::Guard(port)) => Some((RowKey::PortMac(port.clone(), mac(key.mac)), Row::Present)),
+                Some(SetRef::Guard(port)) => {
+                    Some((RowKey::PortMac(port.clone(), mac(key.mac)), Row::Present))
+                }
                 _ => None,
             };
             self.note(Table::GuardMacs, bytes(&key), row);

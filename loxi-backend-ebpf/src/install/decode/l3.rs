@@ -11,7 +11,8 @@ use crate::sys::{
 use loxi_core::ir::{NatKey, NeighborKey, RouteKey};
 use loxi_core::net::{L4Ports, VrfName};
 use loxi_ebpf_layout::l3::{
-    FIXED_BITS, Group, Interface, NatRule, NextHop, TO_GROUP, Vrf, Zone, hop, interface, nat, nat_counts, neighbor,
+    FIXED_BITS, Group, Interface, NatRule, NextHop, TO_GROUP, Vrf, Zone, hop, interface, nat, nat_counts,
+    neighbor,
 };
 use loxi_ebpf_layout::{Addr, family};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -213,7 +214,11 @@ impl Reader<'_> {
         Some(NatRow {
             key,
             protocol: (value.counts & nat_counts::PROTOCOL != 0).then_some(value.protocol),
-            ports: if value.counts & nat_counts::PORTS == 0 { None } else { Some(L4Ports::new(value.first, value.last).ok()?) },
+            ports: if value.counts & nat_counts::PORTS == 0 {
+                None
+            } else {
+                Some(L4Ports::new(value.first, value.last).ok()?)
+            },
             src: value.src != 0,
             dst: value.dst != 0,
             egress: optional(&self.names.interfaces, value.egress)?,

@@ -118,7 +118,9 @@ impl Reader<'_> {
         if end > self.kernel.length(LISTS) {
             return None;
         }
-        (start..end).map(|place| self.names.backends.live(self.kernel.at(LISTS, place).backend).cloned()).collect()
+        (start..end)
+            .map(|place| self.names.backends.live(self.kernel.at(LISTS, place).backend).cloned())
+            .collect()
     }
 
     /// Whether the table of hashes is the one that follows from the list.

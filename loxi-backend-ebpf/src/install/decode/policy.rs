@@ -55,7 +55,11 @@ impl Reader<'_> {
             return Some(RowKey::PortRules(group, None, PortBits { bits: 0, port: 0 }));
         }
         let bits = u8::try_from(key.bits.checked_sub(PROTOCOL_BITS)?).ok()?;
-        Some(RowKey::PortRules(group, Some(key.protocol), PortBits { bits, port: u16::from_be_bytes(key.port) }))
+        Some(RowKey::PortRules(
+            group,
+            Some(key.protocol),
+            PortBits { bits, port: u16::from_be_bytes(key.port) },
+        ))
     }
 
     fn port_policy(&self, number: u32, groups: u64) -> Option<(RowKey, Row)> {

@@ -3,9 +3,7 @@
 use super::{Reader, ip_of, mac};
 use crate::install::encode::tunnel::{encap_of, overhead, vni_of};
 use crate::plan::{Encap, EndRow, Row, RowKey, SetRef, TunnelRow};
-use crate::sys::{
-    BACKS, BARE_UDP, ENDINGS, ENDPOINTS, KernelError, OUTERS, TUNNELS, Table, bytes,
-};
+use crate::sys::{BACKS, BARE_UDP, ENDINGS, ENDPOINTS, KernelError, OUTERS, TUNNELS, Table, bytes};
 use loxi_core::net::L4Ports;
 use loxi_ebpf_layout::tunnel::{ANY_KEY, EndKey, Ending, Tunnel, kind};
 
@@ -25,7 +23,8 @@ impl Reader<'_> {
     pub(super) fn tunnels(&mut self) -> Result<(), KernelError> {
         let (kernel, names) = (self.kernel, self.names);
         for (key, number) in kernel.all(ENDPOINTS)? {
-            let addr = ip_of(key.family, key.addr).filter(|addr| names.endpoints.number(addr) == Some(number));
+            let addr =
+                ip_of(key.family, key.addr).filter(|addr| names.endpoints.number(addr) == Some(number));
             let row = addr.map(|addr| (RowKey::Endpoint(addr), Row::Present));
             self.note(Table::Endpoints, bytes(&key), row);
         }

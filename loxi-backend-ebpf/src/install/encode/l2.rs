@@ -9,9 +9,7 @@ use crate::sys::{
 use loxi_core::ir::FdbKey;
 use loxi_core::net::{BridgeName, InterfaceName, MacAddr, PortName, TunnelName};
 use loxi_ebpf_layout::count::kept;
-use loxi_ebpf_layout::l2::{
-    Bridge, GuardMac, Link, LinkAddr, Port, PortVlan, Station, StationAt, port,
-};
+use loxi_ebpf_layout::l2::{Bridge, GuardMac, Link, LinkAddr, Port, PortVlan, Station, StationAt, port};
 use std::net::IpAddr;
 
 const SECOND: u64 = 1_000_000_000;

@@ -6,14 +6,15 @@ use crate::plan::{
     GroupRow, InterfaceRow, LinkRef, NatActionRow, NatRow, NextHopRow, Row, SetRef, VrfRow, ZoneRow,
 };
 use crate::sys::{
-    GROUPS, INTERFACES, KEPT, LOCAL_ADDRS, NAT_POOL, NAT_RULES, NEIGHBORS, NEXT_HOPS, ROUTES, Table, VRFS, ZONES,
+    GROUPS, INTERFACES, KEPT, LOCAL_ADDRS, NAT_POOL, NAT_RULES, NEIGHBORS, NEXT_HOPS, ROUTES, Table, VRFS,
+    ZONES,
 };
 use loxi_core::ir::{NeighborKey, RouteKey};
 use loxi_core::net::{GroupName, InterfaceName, MacAddr, NextHopName, VrfName, ZoneName};
 use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::l3::{
-    self, FIXED_BITS, Group, Interface, NatRule, Neighbor, NextHop, TO_GROUP, Vrf, VrfAddr, Zone, hop, interface,
-    nat, nat_counts, neighbor,
+    self, FIXED_BITS, Group, Interface, NatRule, Neighbor, NextHop, TO_GROUP, Vrf, VrfAddr, Zone, hop,
+    interface, nat, nat_counts, neighbor,
 };
 use loxi_ebpf_layout::limits::GROUP_MEMBERS;
 use loxi_ebpf_layout::{Addr, family};

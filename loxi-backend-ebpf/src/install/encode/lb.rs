@@ -163,7 +163,9 @@ pub(crate) fn hashes(row: &ServiceRow) -> Vec<u64> {
         row.list.iter().map(|(_, addr, port, weight)| (*addr, *port, u32::from(*weight))).collect();
     let table = MaglevTable::build(row.table, &backends);
     let words = table.slots().chunks(HASHES_PER_WORD as usize);
-    words.map(|places| places.iter().rev().fold(0, |word, index| word << 16 | u64::from(*index & 0xffff))).collect()
+    words
+        .map(|places| places.iter().rev().fold(0, |word, index| word << 16 | u64::from(*index & 0xffff)))
+        .collect()
 }
 
 /// The place of the version that is read now.

@@ -55,13 +55,17 @@ pub(crate) fn put(w: &mut Writer, attached: &Attached, key: &RowKey, row: &Row) 
         (RowKey::Vip(key), Row::Flags(flags)) => lb::put_vip(w, key, *flags),
         (RowKey::Service(key), Row::Service(row)) => lb::put_service(w, key, row),
         (RowKey::Rules(digest), Row::Rules(row)) => policy::put_rules(w, *digest, row),
-        (RowKey::PeerRules(digest, class), Row::Bits(bits)) => policy::put_peer_rules(w, *digest, *class, bits),
+        (RowKey::PeerRules(digest, class), Row::Bits(bits)) => {
+            policy::put_peer_rules(w, *digest, *class, bits)
+        }
         (RowKey::PortRules(digest, protocol, port), Row::Bits(bits)) => {
             policy::put_port_rules(w, *digest, *protocol, *port, bits)
         }
         (RowKey::Peer(prefix), Row::Class(class)) => policy::put_peer(w, *prefix, *class),
         (RowKey::PortPolicy(port), Row::PortPolicy(row)) => policy::put_port_policy(w, port, row),
-        (RowKey::End(vrf, dst, encap, vni), Row::End(row)) => tunnel::put_end(w, vrf, *dst, (*encap, *vni), row),
+        (RowKey::End(vrf, dst, encap, vni), Row::End(row)) => {
+            tunnel::put_end(w, vrf, *dst, (*encap, *vni), row)
+        }
         (RowKey::EndAny(vrf, dst, encap), Row::Flags(flags)) => {
             tunnel::put_end_any(w, vrf, *dst, *encap, *flags)
         }
@@ -102,9 +106,7 @@ pub(crate) fn delete(w: &mut Writer, key: &RowKey, set: SetNumber) -> Written {
         RowKey::Service(key) => lb::delete_service(w, key),
         RowKey::Rules(digest) => policy::delete_rules(w, *digest),
         RowKey::PeerRules(digest, class) => policy::delete_peer_rules(w, *digest, *class),
-        RowKey::PortRules(digest, protocol, port) => {
-            policy::delete_port_rules(w, *digest, *protocol, *port)
-        }
+        RowKey::PortRules(digest, protocol, port) => policy::delete_port_rules(w, *digest, *protocol, *port),
         RowKey::Peer(prefix) => policy::delete_peer(w, *prefix),
         RowKey::PortPolicy(port) => policy::delete_port_policy(w, port),
         RowKey::End(vrf, dst, encap, vni) => tunnel::delete_end(w, vrf, *dst, (*encap, *vni)),

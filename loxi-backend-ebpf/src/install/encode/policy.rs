@@ -5,10 +5,10 @@ use crate::install::writer::Writer;
 use crate::plan::{Bits, Digest, PortBits, PortPolicyRow, RulesRow};
 use crate::sys::{PEER_RULES, PEERS, POLICIES, PORT_RULES, Table};
 use loxi_core::net::{IpPrefix, PortName};
+use loxi_ebpf_layout::limits::POLICY_WORDS;
 use loxi_ebpf_layout::policy::{
     GROUP_BITS, Group, GroupClass, GroupPort, NO_CLASS, PEER_FIXED_BITS, PROTOCOL_BITS, PeerKey, Rules,
 };
-use loxi_ebpf_layout::limits::POLICY_WORDS;
 
 fn group(w: &mut Writer, digest: Digest) -> Written<u32> {
     w.number(|names| &mut names.rules, &digest)

@@ -3,7 +3,7 @@
 use super::{Written, addr_of, set_of};
 use crate::install::writer::Writer;
 use crate::plan::{Encap, EndRow, SetRef, TunnelRow};
-use crate::sys::{BACKS, BARE_UDP, ENDINGS, ENDPOINTS, OUTERS, Table, TUNNELS};
+use crate::sys::{BACKS, BARE_UDP, ENDINGS, ENDPOINTS, OUTERS, TUNNELS, Table};
 use loxi_core::net::{PortName, TunnelName, VrfName};
 use loxi_ebpf_layout::tunnel::{ANY_KEY, BackKey, EndKey, Ending, EndpointKey, OuterKey, Tunnel, kind};
 use std::net::IpAddr;
@@ -100,7 +100,12 @@ pub(super) fn delete_back(w: &mut Writer, port: &PortName, remote: IpAddr) -> Wr
     Ok(w.unset(BACKS, &key)?)
 }
 
-fn outer_key(w: &mut Writer, vrf: &VrfName, encap: Encap, (local, remote): (IpAddr, IpAddr)) -> Written<OuterKey> {
+fn outer_key(
+    w: &mut Writer,
+    vrf: &VrfName,
+    encap: Encap,
+    (local, remote): (IpAddr, IpAddr),
+) -> Written<OuterKey> {
     let (kind, port) = encap_of(encap);
     let ((family, remote), (_, local)) = (addr_of(remote), addr_of(local));
     let vrf = w.number(|names| &mut names.vrfs, vrf)? as u16;
@@ -157,7 +162,13 @@ pub(super) fn delete_end(w: &mut Writer, vrf: &VrfName, dst: IpAddr, (encap, vni
     Ok(w.unset(ENDINGS, &key)?)
 }
 
-pub(super) fn put_end_any(w: &mut Writer, vrf: &VrfName, dst: IpAddr, encap: Encap, exclusive: u32) -> Written {
+pub(super) fn put_end_any(
+    w: &mut Writer,
+    vrf: &VrfName,
+    dst: IpAddr,
+    encap: Encap,
+    exclusive: u32,
+) -> Written {
     let key = end_key(w, vrf, dst, encap)?;
     let key = EndKey { kind: key.kind | ANY_KEY, ..key };
     Ok(w.put(ENDINGS, &key, &Ending { port: 0, exclusive: exclusive as u16, peers: 0 })?)

@@ -195,6 +195,21 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Its dataplane.
+    #[must_use]
+    pub fn dataplane(&self) -> &RemoteDataplane {
+        &self.dataplane
+    }
+
+    /// Ends it by SIGKILL: it gets no chance to do anything.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn kill(mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
     /// What it says about itself.
     #[must_use]
     pub fn welcome(&self) -> Welcome {

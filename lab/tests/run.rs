@@ -1,4 +1,4 @@
-//! The program itself: every row passes on the reference, none where nothing passes, and nothing stays.
+//! The program itself: every row passes on each backend, none where nothing passes, and nothing stays.
 //!
 //! It takes loxilightd and llcli from beside it, as cargo puts them for a test of the workspace, and has them built if
 //! they are not there.
@@ -8,10 +8,9 @@ mod fixture;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use fixture::{plan, privileged, state};
+use fixture::{plan, privileged, programs, state};
 use lab::daemon::{Backend, run_dir};
 use lab::plan::Plan;
 use lab::rows::{Row, table};
@@ -19,29 +18,10 @@ use lab::session::{Mode, Progress, Session, Setup};
 use loxi_linux::packet::{FrameIo, PacketSocket};
 use loxi_linux::process::{Process, Stop};
 
-/// The lab's program, with the others beside it.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let lab = PathBuf::from(env!("CARGO_BIN_EXE_lab"));
-        let folder = lab.parent().unwrap();
-        if !["loxilightd", "llcli"].iter().all(|name| folder.join(name).exists()) {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "--quiet", "-p", "loxilightd", "-p", "llcli"]);
-            cargo.env("CARGO_TARGET_DIR", folder.parent().unwrap());
-            if folder.ends_with("release") {
-                cargo.arg("--release");
-            }
-            assert!(cargo.status().unwrap().success());
-        }
-        lab
-    })
-}
-
 /// A run's command, its report's file, and the state of the machine before.
 fn run(plan: &Plan, more: &[&str]) -> (Command, PathBuf) {
     let json = std::env::temp_dir().join(format!("{}.json", plan.instance()));
-    let mut command = Command::new(program());
+    let mut command = Command::new(programs());
     command.args(["run", "--instance", plan.instance(), "--json", json.to_str().unwrap()]).args(more);
     (command, json)
 }
@@ -58,12 +38,21 @@ fn told(output: &Output) -> String {
 
 #[test]
 fn every_row_passes_on_the_reference() {
-    if !privileged("every_row_passes_on_the_reference") {
+    every_row_passes("every_row_passes_on_the_reference", "reference");
+}
+
+#[test]
+fn every_row_passes_on_the_programs() {
+    every_row_passes("every_row_passes_on_the_programs", "ebpf");
+}
+
+fn every_row_passes(test: &str, backend: &str) {
+    if !privileged(test) {
         return;
     }
-    let plan = plan("all");
+    let plan = plan(&format!("all-{backend}"));
     let before = state(&plan);
-    let (mut command, json) = run(&plan, &["--once"]);
+    let (mut command, json) = run(&plan, &["--once", "--backend", backend]);
     let output = command.output().unwrap();
     let text = told(&output);
     assert!(output.status.success(), "{text}");
@@ -78,7 +67,7 @@ fn every_row_passes_on_the_reference() {
         assert!(text.contains(name), "the table shows {name}");
     }
     assert_eq!(report["checks"].as_array().unwrap().len(), 4);
-    assert_eq!(report["backend"], "reference");
+    assert_eq!(report["backend"], backend);
 }
 
 #[test]
@@ -118,7 +107,7 @@ fn it_stays_until_it_is_told_to_go() {
         assert!(Instant::now() < until && child.try_wait().unwrap().is_none(), "it has not come up");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let mut llcli = Command::new(program().with_file_name("llcli"));
+    let mut llcli = Command::new(programs().with_file_name("llcli"));
     let output = llcli.arg("--socket").arg(run_dir(&plan, 2)).args(["get", "ports"]).output().unwrap();
     assert!(told(&output).contains("hs3"), "{}", told(&output));
     Process::open(child.id()).unwrap().stop(Stop::Ask).unwrap();
@@ -151,7 +140,7 @@ fn a_frame_that_somebody_else_has_sent_is_noticed() {
         return;
     }
     let plan = plan("foreign");
-    let loxilightd = program().with_file_name("loxilightd");
+    let loxilightd = programs().with_file_name("loxilightd");
     let setup = Setup { plan: plan.clone(), backend: Backend::Reference, loxilightd };
     let rows: Vec<Row> = table().into_iter().take(2).collect();
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -13,8 +13,8 @@ use loxi_ebpf_layout::count::{PUNT_REASONS, of_punt_tag, punt_tag};
 use loxi_ebpf_layout::scratch::Globals;
 use std::mem::offset_of;
 
-/// Seconds after a tick for which somebody is taken to attend.
-const ATTENDED_S: u32 = 5;
+/// Milliseconds after a tick for which somebody is taken to attend.
+const ATTENDED_MS: u64 = 1000;
 
 /// Buckets of the flow tables that are swept at a tick.
 const BUCKETS: u32 = 4096;
@@ -83,7 +83,7 @@ impl Inner {
 
     fn tick(&mut self, now: Timestamp) {
         if self.slow_path.is_some() {
-            set(&*self.installer.w.kernel, offset_of!(Globals, attended), now.plus_s(ATTENDED_S).0);
+            set(&*self.installer.w.kernel, offset_of!(Globals, attended), now.plus_ms(ATTENDED_MS).0);
         }
         if now.0 < self.swept.0 + SWEEP {
             return;

@@ -1,0 +1,180 @@
+//! The daemon is killed while it changes its dataplane, and nobody notices: the node forwards on, connections go on and
+//! open, and the next daemon goes on where this one stopped.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
+
+mod fixture;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fixture::{plan, privileged, programs, state};
+use lab::daemon::{Backend, Daemon};
+use lab::plan::{self as lab_plan, Family, SERVER_PORT, SERVICE_PORT, Spot};
+use lab::traffic::answer::Servers;
+use lab::traffic::ask;
+use lab::traffic::bulk::{Crc, Pattern};
+use lab::world::World;
+use loxi_core::change::Transaction;
+use loxi_core::dataplane::Dataplane;
+use loxi_core::ir::{Entity, Owner};
+use loxi_core::text::parse_yaml;
+use loxi_linux::netns::NetNs;
+
+/// Points at which the daemon is killed.
+const KILLS: u64 = 20;
+
+/// Bytes per ms of the transfer that goes on all the while.
+const PACE: usize = 16 << 10;
+
+/// Endpoints of the service that changes: node and pod.
+const ENDPOINTS: [(u8, u8); 2] = [(1, 2), (2, 2)];
+
+/// A service of which one endpoint is used, with rules and routes beside it, so that a change takes its time.
+fn entities(turn: usize) -> Vec<Entity> {
+    let (node, pod) = ENDPOINTS[turn % 2];
+    let address = lab_plan::pod(node, pod, Family::V4);
+    let mut text = format!(
+        "version: 1
+vips: [{{vrf: pods, address: {vip}, mode: {{exclusive: {{other: reject, echo: true}}}}}}]
+backends: [{{name: moving, address: {address}, port: {SERVER_PORT}}}]
+services: [{{vrf: pods, vip: {vip}, protocol: tcp, ports: {SERVICE_PORT}, backends: [moving]}}]
+next_hops: [{{name: nowhere, action: blackhole}}]
+routes:
+",
+        vip = moving()
+    );
+    for n in 0..100 {
+        text.push_str(&format!(
+            "- {{vrf: pods, prefix: 198.51.{n}.{}/32, target: {{next_hop: nowhere}}}}\n",
+            turn % 200
+        ));
+    }
+    parse_yaml(&text).unwrap().into_entities().unwrap()
+}
+
+fn moving() -> IpAddr {
+    lab_plan::vip(9, Family::V4)
+}
+
+/// Every map of every table in the kernel, by number.
+fn maps() -> BTreeMap<u64, String> {
+    let output = Command::new("bpftool").args(["-j", "map", "show"]).output().unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ours: BTreeSet<&str> = loxi_backend_ebpf::sys::Table::ALL.iter().map(|table| table.name()).collect();
+    let named = found.as_array().unwrap().iter().filter_map(|map| {
+        let name = map["name"].as_str()?;
+        // The kernel keeps fifteen letters.
+        ours.iter()
+            .any(|own| own.get(..15).unwrap_or(own) == name)
+            .then(|| (map["id"].as_u64().unwrap(), name.to_owned()))
+    });
+    named.collect()
+}
+
+/// A transfer that goes on until it is told to stop; then the server's check value must be ours.
+fn transfer(from: &NetNs, to: SocketAddr, stop: &AtomicBool) -> u64 {
+    let sent = from.run(|| {
+        let mut stream = TcpStream::connect(to).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
+        // Far more than is ever sent: the server answers when the sender has ended.
+        stream.write_all(format!("take {}\n", u64::MAX).as_bytes()).unwrap();
+        let (mut pattern, mut crc, mut sent) = (Pattern::new(u64::MAX), Crc::default(), 0);
+        while !stop.load(Ordering::Relaxed) {
+            let chunk = pattern.next_chunk().unwrap();
+            stream.write_all(chunk).unwrap();
+            crc.add(chunk);
+            sent += chunk.len() as u64;
+            std::thread::sleep(Duration::from_micros(1000 * chunk.len() as u64 / PACE as u64));
+        }
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut text = String::new();
+        stream.take(64).read_to_string(&mut text).unwrap();
+        assert_eq!(text.trim_end().parse::<u32>().unwrap(), crc.value(), "after {sent} bytes");
+        sent
+    });
+    sent.unwrap()
+}
+
+fn opens(from: &NetNs, to: SocketAddr) -> String {
+    ask::tcp(from, to, Duration::from_millis(1500)).unwrap_or_else(|miss| panic!("{to}: {miss}")).server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_daemon_is_not_missed() {
+    if !privileged("a_killed_daemon_is_not_missed") {
+        return;
+    }
+    let plan = plan("kill");
+    let before = state(&plan);
+    let loxilightd = programs().with_file_name("loxilightd");
+    let world = {
+        let plan = plan.clone();
+        tokio::task::spawn_blocking(move || World::create(&plan)).await.unwrap().unwrap()
+    };
+    let servers = Servers::start(&world).unwrap();
+    let start = |node| Daemon::start(&world, node, &loxilightd, Backend::Ebpf);
+    let second = start(2).await.unwrap();
+    let mut first = start(1).await.unwrap();
+    let client = world.spot(Spot::Pod(1, 1)).unwrap();
+    let server = |node, pod| SocketAddr::new(lab_plan::pod(node, pod, Family::V4), SERVER_PORT);
+    let vip = SocketAddr::new(moving(), SERVICE_PORT);
+    let owner = Owner::new("test").unwrap();
+    let tables = maps();
+    assert!(tables.len() > 80, "{tables:?}");
+
+    let stop = Arc::new(AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let transfers: Vec<_> = [server(1, 2), server(2, 1)]
+            .into_iter()
+            .map(|to| {
+                scope.spawn({
+                    let stop = &stop;
+                    move || transfer(client, to, stop)
+                })
+            })
+            .collect();
+        let handle = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| {
+            handle.block_on(async {
+                for turn in 0..KILLS as usize {
+                    let transaction =
+                        Transaction::replace(format!("turn {turn}"), owner.clone(), entities(turn));
+                    // Somewhere in the change: points that differ from each other, and from run to run.
+                    let after =
+                        Duration::from_micros(200 + turn as u64 * 300 + u64::from(std::process::id()) % 300);
+                    let applied =
+                        tokio::time::timeout(after, first.dataplane().apply(transaction.clone())).await;
+                    first.kill().unwrap();
+                    let done = applied.is_ok_and(|applied| applied.is_ok());
+                    assert_eq!(opens(client, server(1, 2)), "n1-pod2");
+                    assert_eq!(opens(client, server(2, 1)), "n2-pod1");
+                    first = start(1).await.unwrap();
+                    assert_eq!(maps(), tables, "turn {turn}");
+                    // Sent again under the same name it is applied once, whatever became of it before.
+                    first.dataplane().apply(transaction).await.unwrap();
+                    let (node, pod) = ENDPOINTS[turn % 2];
+                    assert_eq!(
+                        opens(client, vip),
+                        format!("n{node}-pod{pod}"),
+                        "turn {turn}, applied before: {done}"
+                    );
+                }
+            });
+        });
+        stop.store(true, Ordering::Relaxed);
+        for transfer in transfers {
+            let sent = transfer.join().unwrap();
+            assert!(sent > 1 << 20, "only {sent} bytes were sent");
+        }
+    });
+    drop((first, second, servers));
+    world.remove().unwrap();
+    assert_eq!(state(&plan), before);
+    assert!(maps().keys().all(|id| !tables.contains_key(id)), "tables are left");
+}

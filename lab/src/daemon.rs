@@ -21,6 +21,9 @@ use crate::pipeline::pipeline;
 use crate::plan::{Plan, Spot};
 use crate::world::{World, node_run};
 
+/// What a daemon that serves says so by, in its run directory.
+const READY: &str = "ready";
+
 /// How long a daemon may take to serve.
 const START: Duration = Duration::from_secs(60);
 /// How long it may take to end when asked.
@@ -148,6 +151,13 @@ impl Daemon {
         let plan = world.plan();
         let described = pipeline(plan, node).map_err(|source| DaemonError::Pipeline { node, source })?;
         write(&pipeline_file(plan, node), &text::to_yaml(&described))?;
+        // One that was killed has left its word.
+        match std::fs::remove_file(run_dir(plan, node).join(READY)) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(DaemonError::File { path: run_dir(plan, node).join(READY), source });
+            }
+            _ => {}
+        }
         let log = log_file(plan, node);
         let output = File::create(&log).map_err(|source| DaemonError::File { path: log.clone(), source })?;
         let errors = output.try_clone().map_err(|source| DaemonError::File { path: log, source })?;
@@ -258,7 +268,7 @@ fn end(child: &mut Child) {
 }
 
 async fn await_ready(plan: &Plan, node: u8, child: &mut Reaped) -> Result<(), DaemonError> {
-    let ready = run_dir(plan, node).join("ready");
+    let ready = run_dir(plan, node).join(READY);
     let until = Instant::now() + START;
     loop {
         if ready.exists() {

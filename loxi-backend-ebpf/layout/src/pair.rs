@@ -23,7 +23,8 @@ unsafe impl<T: Plain> Plain for Pair<T> {}
 
 impl<T> Pair<T> {
     /// Whether the halves leave no padding.
-    pub const DENSE: () = assert!(core::mem::size_of::<T>() % 8 == 0 && core::mem::align_of::<T>() <= 8);
+    pub const DENSE: () =
+        assert!(core::mem::size_of::<T>().is_multiple_of(8) && core::mem::align_of::<T>() <= 8);
 }
 
 impl<T: Copy> Pair<T> {

@@ -48,6 +48,8 @@ pub struct Ebpf {
 struct Inner {
     installer: Installer,
     index: PlanIndex,
+    /// An installation was left half-done: the tables may hold something else than the index.
+    astray: bool,
     pipeline: Arc<Pipeline>,
     attached_names: BTreeSet<PortName>,
     mode: Mode,
@@ -115,10 +117,25 @@ impl Inner {
         }
     }
 
+    /// Reads what stands in the tables where that is in doubt.
+    fn read_astray(&mut self) -> Result<(), crate::sys::KernelError> {
+        if self.astray {
+            self.index = PlanIndex::from_plan(self.installer.reread()?);
+            self.astray = false;
+        }
+        Ok(())
+    }
+
     fn install(&mut self, delta: Delta) -> Result<Undo, InstallError> {
+        if self.astray {
+            let message = "what the last installation left could not be read".to_owned();
+            return Err(InstallError { step: 0, what: "tables".to_owned(), message });
+        }
         self.forget_gone();
         let attached = self.attached_names.clone();
-        let mut install = self.installer.install(delta.plan)?;
+        let installed = self.installer.install(delta.plan);
+        self.astray = installed.is_err() && self.installer.is_doubtful();
+        let mut install = installed?;
         self.index.apply(&install.delta);
         apply(&delta.change, &mut self.pipeline);
         self.gone = std::mem::take(&mut install.gone);
@@ -140,6 +157,7 @@ impl Inner {
         self.gone = Gone::default();
         self.closing.clear();
         let back = self.installer.undo(undo.install);
+        self.astray = self.installer.is_doubtful();
         self.index.apply(&back);
         apply(&undo.change.inverse(), &mut self.pipeline);
         for name in undo.attached.difference(&self.attached_names.clone()) {
@@ -190,7 +208,11 @@ impl Backend for Ebpf {
         change: &Change,
         capabilities: &Capabilities,
     ) -> Result<Delta, CompileError> {
-        let inner = self.inner.borrow();
+        let mut inner = self.inner.borrow_mut();
+        if let Err(error) = inner.read_astray() {
+            // The installation refuses.
+            tracing::error!(%error, "reading the tables");
+        }
         let plan = if inner.installer.is_doubtful() {
             // What stands in the tables was put there by another process, or by halves.
             let units = difference(inner.index.plan(), &compile(new, capabilities)?);

@@ -106,6 +106,7 @@ impl Inner {
         let mut inner = Self {
             installer,
             index: PlanIndex::from_plan(plan),
+            astray: false,
             pipeline: Arc::new(Pipeline::default()),
             attached_names,
             mode,

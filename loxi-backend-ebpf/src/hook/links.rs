@@ -149,11 +149,6 @@ impl Hooks {
         let is = |link: &Link| link.device().is_ok_and(|index| index == device && index != 0);
         [At::Tc, At::Xdp].iter().any(|at| self.links.get(&(name.to_owned(), *at)).is_some_and(is))
     }
-
-    /// Whether nothing is bound at all.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.links.is_empty()
-    }
 }
 
 /// Binds in the calling thread's namespace.

@@ -198,7 +198,7 @@ impl Installer {
     /// Makes every decision that a flow keeps stale.
     pub(crate) fn move_on(&self) {
         // Programs add to it too.
-        let _ = self.w.kernel.memory(Table::Globals).word(0).add(1);
+        let _ = self.w.kernel.memory(Table::Globals).word(0).fetch_add(1);
     }
 
     /// Retires numbers of sets and classes that no row has any more.

@@ -12,7 +12,7 @@ use crate::sys::{
 use loxi_ebpf_layout::l2::Port;
 use loxi_ebpf_layout::lb::HASHES_PER_WORD;
 use loxi_ebpf_layout::{Plain, pair::Pair};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Why a row can't be written.
 #[derive(Debug, thiserror::Error)]
@@ -355,12 +355,4 @@ impl Writer {
         self.pools = Pools::load(&*self.kernel)?;
         Ok(())
     }
-}
-
-/// Values by key of a table, in order: for those that are read as a whole.
-pub(crate) fn sorted<K: Plain + Ord, V: Plain>(
-    kernel: &dyn Kernel,
-    table: Typed<K, V>,
-) -> Result<BTreeMap<K, V>, KernelError> {
-    Ok(kernel.all(table)?.into_iter().collect())
 }

@@ -54,15 +54,6 @@ impl Place {
         self.folder.join(LINKS).join(name)
     }
 
-    /// Names of links that are kept here.
-    pub(crate) fn links(&self) -> io::Result<Vec<String>> {
-        if self.detached.is_some() {
-            return Ok(Vec::new());
-        }
-        let entries = std::fs::read_dir(self.folder.join(LINKS))?;
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
-    }
-
     /// Something here that is no name of ours; a link is whatever it is called.
     pub(crate) fn foreign(&self, is_ours: fn(&str) -> bool) -> io::Result<Option<PathBuf>> {
         if self.detached.is_some() {

@@ -32,7 +32,7 @@ use std::net::IpAddr;
 impl Store<'_> {
     /// Makes every decision that flows keep stale.
     pub(super) fn outdate(&self) {
-        let _ = self.kernel.memory(Table::Globals).word(offset_of!(Globals, epoch)).add(1);
+        let _ = self.kernel.memory(Table::Globals).word(offset_of!(Globals, epoch)).fetch_add(1);
     }
 
     /// Puts a learned thing in that isn't there; whether it is new. A program may be the first.
@@ -322,7 +322,7 @@ impl StateStore for Store<'_> {
         if number == 0 {
             return 0;
         }
-        self.kernel.memory(Table::Turns).word(number as usize * size_of::<u64>()).add(1)
+        self.kernel.memory(Table::Turns).word(number as usize * size_of::<u64>()).fetch_add(1)
     }
 
     /// The generation of a port's policies, as far as flows remember it: its low 32 bits.

@@ -57,10 +57,6 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    fn id(zone: &ZoneName, tuple: &FlowTuple) -> FlowId {
-        FlowId { zone: zone.clone(), tuple: *tuple }
-    }
-
     /// What was done here to a flow that is below too.
     fn gone_below(&self, wanted: impl Fn(&Flow) -> bool) -> u64 {
         let gone = self.flows.iter().filter(|(_, now)| now.is_none());

@@ -149,7 +149,7 @@ fn correct(word: Word<'_>, wanted: u64, slack: u64) -> bool {
     let missing = wanted.wrapping_sub(word.load());
     let wrong = missing.cast_signed().unsigned_abs() > slack;
     if wrong {
-        let _ = word.add(missing);
+        let _ = word.fetch_add(missing);
     }
     wrong
 }

@@ -1,6 +1,6 @@
 //! A kernel in which any call that changes something can fail.
 
-use super::{Kernel, KernelError, Memory, Put, Table};
+use super::{Entries, Kernel, KernelError, Memory, Put, Table};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,7 +73,7 @@ impl Kernel for FaultyKernel {
         self.inner.get(table, key)
     }
 
-    fn entries(&self, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KernelError> {
+    fn entries(&self, table: Table) -> Result<Entries, KernelError> {
         self.inner.entries(table)
     }
 

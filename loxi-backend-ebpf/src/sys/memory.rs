@@ -40,7 +40,7 @@ impl Word<'_> {
 
     /// Adds, and returns the value before.
     #[must_use]
-    pub fn add(self, n: u64) -> u64 {
+    pub fn fetch_add(self, n: u64) -> u64 {
         self.0.fetch_add(n, Ordering::AcqRel)
     }
 

@@ -24,6 +24,9 @@ pub use table::*;
 use loxi_ebpf_layout::Plain;
 use std::io;
 
+/// Keys and values of a table, as bytes.
+pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{call} {object}: {source}")]
@@ -83,7 +86,7 @@ pub trait Kernel: Send {
     ///
     /// # Errors
     /// [`KernelError`].
-    fn entries(&self, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KernelError>;
+    fn entries(&self, table: Table) -> Result<Entries, KernelError>;
 
     /// How many entries a table has room for.
     fn capacity(&self, table: Table) -> u32;

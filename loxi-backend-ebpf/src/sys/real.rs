@@ -1,7 +1,7 @@
 //! The running kernel.
 
 use super::raw::{self, Map};
-use super::{Kernel, KernelError, MAPPED, Memory, Put, Table};
+use super::{Entries, Kernel, KernelError, MAPPED, Memory, Put, Table};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -86,7 +86,7 @@ impl Kernel for RealKernel {
         self.map(table).get(key).map_err(failed("look up in", table))
     }
 
-    fn entries(&self, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KernelError> {
+    fn entries(&self, table: Table) -> Result<Entries, KernelError> {
         self.map(table).entries().map_err(failed("read", table))
     }
 

@@ -7,7 +7,7 @@
 //! - A look-up is exact in every table: no program runs here, so none asks for the longest prefix.
 //! - Clones share the tables and the memory, as processes share those of the kernel.
 
-use super::{Kernel, KernelError, MAPPED, Memory, Put, Table};
+use super::{Entries, Kernel, KernelError, MAPPED, Memory, Put, Table};
 use loxi_ebpf_layout::{code, count, limits};
 use std::collections::BTreeMap;
 use std::io;
@@ -16,11 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Processors that the model has: tables with a value for each have this many.
 const PROCESSORS: usize = 2;
 
-type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+type Hash = BTreeMap<Vec<u8>, Vec<u8>>;
 
 #[derive(Debug)]
 struct Shared {
-    hashes: Mutex<BTreeMap<Table, Entries>>,
+    hashes: Mutex<BTreeMap<Table, Hash>>,
     memory: BTreeMap<Table, Memory>,
     capacity: BTreeMap<Table, u32>,
 }
@@ -112,7 +112,7 @@ impl SimulatedKernel {
         Ok(Self { shared: Arc::new(Shared { hashes, memory, capacity }) })
     }
 
-    fn hashes(&self) -> MutexGuard<'_, BTreeMap<Table, Entries>> {
+    fn hashes(&self) -> MutexGuard<'_, BTreeMap<Table, Hash>> {
         // Whoever panicked with it held has left every table whole.
         self.shared.hashes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -228,7 +228,7 @@ impl Kernel for SimulatedKernel {
         }
     }
 
-    fn entries(&self, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KernelError> {
+    fn entries(&self, table: Table) -> Result<Entries, KernelError> {
         if !self.is_array(table) {
             let hashes = self.hashes();
             let all = hashes.get(&table).into_iter().flatten();
@@ -259,7 +259,7 @@ impl Kernel for SimulatedKernel {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AFFINITY, COUNTERS, HASHES, KEPT, META, NAMES, TURNS, bytes};
+    use super::super::{AFFINITY, COUNTERS, KEPT, META, NAMES, TURNS, bytes};
     use super::*;
     use loxi_ebpf_layout::lb::{Affinity, AffinityKey};
     use loxi_ebpf_layout::{Addr, meta};

@@ -106,8 +106,12 @@ pub(super) fn put_station(
     if learned {
         // It is no learned one any more; whoever counts finds it so.
         let bridge = u32::from(key.link.id);
-        let _ = w.kernel.memory(Table::StationCount).word(offset(STATION_COUNT.table, bridge)).add(u64::MAX);
-        let _ = w.kernel.memory(Table::Kept).word(offset(KEPT.table, kept::STATIONS)).add(u64::MAX);
+        let _ = w
+            .kernel
+            .memory(Table::StationCount)
+            .word(offset(STATION_COUNT.table, bridge))
+            .fetch_add(u64::MAX);
+        let _ = w.kernel.memory(Table::Kept).word(offset(KEPT.table, kept::STATIONS)).fetch_add(u64::MAX);
     }
     Ok(())
 }

@@ -133,7 +133,7 @@ pub(super) fn put_neighbor(w: &mut Writer, key: &NeighborKey, mac: MacAddr) -> W
     w.put(NEIGHBORS, &key, &value)?;
     if learned {
         let at = kept::NEIGHBORS as usize * KEPT.table.sizes().1;
-        let _ = w.kernel.memory(Table::Kept).word(at).add(u64::MAX);
+        let _ = w.kernel.memory(Table::Kept).word(at).fetch_add(u64::MAX);
     }
     Ok(())
 }

@@ -81,12 +81,12 @@ pub(in crate::state) fn backend_word(kernel: &dyn Kernel, backend: u32) -> Optio
 
 /// One more.
 pub(in crate::state) fn more(word: Word<'_>) {
-    let _ = word.add(1);
+    let _ = word.fetch_add(1);
 }
 
 /// One less. Below zero for a moment, if whoever adds hasn't come to it yet.
 pub(in crate::state) fn less(word: Word<'_>) {
-    let _ = word.add(u64::MAX);
+    let _ = word.fetch_add(u64::MAX);
 }
 
 /// Offsets in a zone's counts.

@@ -30,7 +30,7 @@ impl Store<'_> {
                 after.bytes[n].wrapping_sub(before.bytes[n]),
             ];
             for (word, delta) in (1..).zip(deltas).filter(|(_, delta)| *delta != 0) {
-                let _ = table.seen_word(place, word).add(delta);
+                let _ = table.seen_word(place, word).fetch_add(delta);
             }
         }
         if (after.expires, after.state) != (before.expires, before.state) {

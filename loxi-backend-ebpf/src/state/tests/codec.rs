@@ -210,8 +210,7 @@ fn a_flow_whose_port_is_gone_is_not_there() {
     other.ingress.port = port("p3");
     other.policy.destination = Some((port("p1"), 9));
     node.store().insert(other.clone(), NOW).unwrap();
-    let (kernel, names) = (&mut node.kernel, &mut node.names);
-    names.ports.retire(&port("p1"));
+    node.names.ports.retire(&port("p1"));
     let mut store = node.store();
     assert_eq!(store.get(&flow.id), None);
     assert_eq!(store.lookup(&flow.id.zone, &flow.reply, NOW), None);

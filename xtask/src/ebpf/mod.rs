@@ -1,7 +1,7 @@
 //! The committed objects of the eBPF programs: built, recorded, compared.
 //!
 //! The workspace builds without a BPF toolchain, because the objects are
-//! committed with a record of what they were built from. [`write`] makes both
+//! committed with a record of what they were built from. [`write()`] makes both
 //! anew. [`check`] holds the objects to the record everywhere, and to a fresh
 //! build where there is a toolchain: byte by byte if it is the recorded one,
 //! otherwise by leaving the fresh objects for the tests to run on.

@@ -6,7 +6,7 @@
 //!   another layout is refused and stays as it is; only [`LoadOptions::discard`] takes it away.
 //! - Programs of another build than ours go on until ours are loaded as a whole; then
 //!   one write of the entry's array switches the node.
-//! - What is loaded into a [`place::Place`] of this process alone goes with it.
+//! - What is loaded into a `Place` of this process alone goes with it.
 
 mod objects;
 pub(crate) mod place;

@@ -15,3 +15,9 @@ pub use backend::{Delta, Devices, Ebpf, Mode, OpenError, Options, Undo};
 pub use capabilities::{NAME, capabilities};
 pub use hook::Namespaces;
 pub use load::Sizes;
+
+/// The time that the programs tell by: `CLOCK_BOOTTIME`.
+#[must_use]
+pub fn clock() -> loxi_core::dataplane::Clock {
+    std::sync::Arc::new(|| loxi_core::packet::Timestamp(loxi_linux::clock::now()))
+}

@@ -70,7 +70,7 @@ pub mod flag {
     pub const CHECKSUM: u16 = 16;
 }
 
-/// Key of a termination; with VNI 0 and [`Ending::ANY_KEY`] of all of one UDP port.
+/// Key of a termination; with VNI 0 and [`ANY_KEY`] of all of one UDP port.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndKey {

@@ -27,13 +27,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let names = (0..named.len()).map(|n| format!("b{n}")).collect::<Vec<_>>().join(", ");
     let text = format!(
         "version: 1
-vrfs: [{{name: lb}}]
+zones: [{{name: lb}}]
+vrfs: [{{name: lb, zone: lb}}]
 ports: [{{name: {device}, kind: uplink, mac: '{mac}', attachment: {{vrf: lb}}}}]
 interfaces: [{{name: lan, on: {{port: {device}}}, vrf: lb, mac: '{mac}', local: punt, addresses: [{address}]}}]
 neighbors: [{}]
 next_hops: [{{name: lan, action: {{direct: {{interface: lan}}}}}}]
 routes: [{{vrf: lb, prefix: {prefix}, target: {{next_hop: lan}}}}]
-vips: [{{vrf: lb, address: {vip}}}]
+vips: [{{vrf: lb, address: {vip}, mode: {{exclusive: {{}}}}}}]
 backends: [{}]
 services: [{{vrf: lb, vip: {vip}, protocol: tcp, ports: {port}, mode: dsr_l2, backends: [{names}]}}]",
         neighbors.join(", "),
@@ -42,9 +43,8 @@ services: [{{vrf: lb, vip: {vip}, protocol: tcp, ports: {port}, mode: dsr_l2, ba
     let dataplane = Local::new(Ebpf::open(Options::default())?, clock());
     dataplane.apply(&Transaction::replace("l4lb", Owner::new("l4lb")?, from_yaml(&text)?))?;
     dataplane.attach(&PortName::new(device)?)?;
-    for second in 1.. {
+    loop {
         std::thread::sleep(Duration::from_secs(1));
-        println!("{second} s: {:?}", dataplane.counters().ports);
+        println!("{:?}", dataplane.counters().ports);
     }
-    Ok(())
 }

@@ -101,7 +101,11 @@ impl Place {
     fn command(&self, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_loxilightd"));
         command.arg("--run-dir").arg(self.run_dir()).args(["--log", "debug"]);
-        command.arg("--pipeline").arg(self.path("node.yaml")).args(more);
+        command.arg("--pipeline").arg(self.path("node.yaml"));
+        if !more.contains(&"--backend") {
+            command.args(["--backend", "reference"]);
+        }
+        command.args(more);
         command.env_remove("NOTIFY_SOCKET");
         command
     }

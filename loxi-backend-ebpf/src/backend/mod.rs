@@ -22,7 +22,7 @@ use crate::capabilities::capabilities;
 use crate::hook::{Hooks, Namespaces};
 use crate::install::{Installer, UndoInstall};
 use crate::load::{Loaded, Sizes, place::Place};
-use crate::plan::{Plan, PlanDelta, PlanIndex, RowKey, UnitDelta, compile};
+use crate::plan::{Plan, PlanDelta, PlanIndex, RowKey, compile, difference};
 use crate::run::{Asker, Choices};
 use crate::state::{self, Gone, Pace, Sweeper};
 use crate::sys::Map;
@@ -175,18 +175,6 @@ impl Inner {
 /// Makes the pipeline what a change says. Cost grows with the change.
 fn apply(change: &Change, pipeline: &mut Arc<Pipeline>) {
     change.apply_to(Arc::make_mut(pipeline));
-}
-
-/// What differs between two plans.
-fn difference(old: &Plan, new: &Plan) -> Vec<UnitDelta> {
-    let units: BTreeSet<_> = old.units.keys().chain(new.units.keys()).collect();
-    let of = |plan: &Plan, unit| plan.units.get(unit).cloned().unwrap_or_default();
-    let deltas = units.into_iter().map(|unit| UnitDelta {
-        unit: unit.clone(),
-        old: of(old, unit),
-        new: of(new, unit),
-    });
-    deltas.filter(|delta| delta.old != delta.new).collect()
 }
 
 impl Backend for Ebpf {

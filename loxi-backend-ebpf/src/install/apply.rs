@@ -97,8 +97,11 @@ impl Installer {
         Ok((plan_of(rows), strays))
     }
 
-    /// Reads again what is in doubt.
-    pub(crate) fn reread(&mut self) -> Result<Plan, KernelError> {
+    /// Reads what is in doubt. What stands there that is no row goes with the next installation.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    pub fn reread(&mut self) -> Result<Plan, KernelError> {
         let (plan, strays) = self.read()?;
         self.strays = strays;
         Ok(plan)

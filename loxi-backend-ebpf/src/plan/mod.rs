@@ -69,3 +69,16 @@ impl Plan {
         self.units.values().flat_map(|rows| rows.iter())
     }
 }
+
+/// What differs between two plans.
+#[must_use]
+pub fn difference(old: &Plan, new: &Plan) -> Vec<UnitDelta> {
+    let units: BTreeSet<_> = old.units.keys().chain(new.units.keys()).collect();
+    let of = |plan: &Plan, unit| plan.units.get(unit).cloned().unwrap_or_default();
+    let deltas = units.into_iter().map(|unit| UnitDelta {
+        unit: unit.clone(),
+        old: of(old, unit),
+        new: of(new, unit),
+    });
+    deltas.filter(|delta| delta.old != delta.new).collect()
+}

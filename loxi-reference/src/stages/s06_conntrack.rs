@@ -8,12 +8,12 @@
 
 use super::ingress::{Packet, Tentative, Tracking};
 use super::s06_states::{next, opening, reopens, timeout};
-use super::{Run, Step, drop, ip_of, learned, step};
+use super::{Run, Step, drop, entity, ip_of, learned, step};
 use crate::frame::{Icmp, L4};
-use loxi_core::ir::CtZone;
+use loxi_core::ir::{CtZone, EntityKey, LocalDelivery, VipAddress, VipKey, VipMode};
 use loxi_core::net::{IpProtocol, ZoneName};
-use loxi_core::packet::{Flow, FlowDirection, FlowId, FlowTuple, Translation};
-use loxi_core::reason::DropReason;
+use loxi_core::packet::{Fate, Flow, FlowDirection, FlowId, FlowTuple, Translation};
+use loxi_core::reason::{DropReason, PuntReason};
 
 /// The tuple that a flow's packets have when they leave.
 pub(super) fn translated(flow: &Flow, direction: FlowDirection) -> FlowTuple {
@@ -36,8 +36,7 @@ impl Run<'_> {
         match &ip.l4 {
             L4::Icmp(Icmp::Error { .. }) => return self.s06_related(packet, &zone),
             L4::Icmp(Icmp::Other) => {
-                step!(self, Conntrack, None, ("zone {zone} {}", packet.summary()), ("drop ct_invalid"));
-                return drop(DropReason::CtInvalid);
+                return self.s06_stranger(packet, DropReason::CtInvalid);
             }
             _ => {}
         }
@@ -67,14 +66,7 @@ impl Run<'_> {
     fn opens(&mut self, packet: &mut Packet, zone: &CtZone, tuple: FlowTuple) -> Step {
         let ip = ip_of(&packet.view)?;
         if opening(&ip.l4, zone).is_none() {
-            step!(
-                self,
-                Conntrack,
-                None,
-                ("zone {} {tuple}", zone.name),
-                ("drop ct_invalid: no flow, and it may open none")
-            );
-            return drop(DropReason::CtInvalid);
+            return self.s06_stranger(packet, DropReason::CtInvalid);
         }
         step!(self, Conntrack, None, ("zone {} {tuple}", zone.name), ("new"));
         packet.tracking = Tracking::New(Box::new(Tentative {
@@ -89,6 +81,34 @@ impl Run<'_> {
             hairpin: false,
         }));
         Ok(())
+    }
+
+    /// What fits no flow and may open none. To an address that the host has too it may be of a connection of
+    /// the host's own, which is left alone: nobody here has seen it begin.
+    pub(super) fn s06_stranger(&mut self, packet: &Packet, reason: DropReason) -> Step {
+        let tuple = packet.tuple.map_or_else(|| ip_of(&packet.view).map(|ip| ip.tuple()), Ok)?;
+        let text = packet.summary();
+        if let Some(vrf) = packet.vrf.as_ref().filter(|_| packet.to_us) {
+            let key = VipKey { vrf: vrf.clone(), address: tuple.dst };
+            match self.config.get::<VipAddress>(&key) {
+                Some(vip) if vip.mode == VipMode::Shared && self.service(packet, &tuple).is_none() => {
+                    let entry = entity(EntityKey::Vip(vip.key()), &vip.origin);
+                    step!(self, Conntrack, entry, ("{text}"), ("no flow: punt not_ours_shared"));
+                    return Err(Fate::Punted(PuntReason::NotOursShared));
+                }
+                None => {
+                    let own = self.interface_with(vrf, tuple.dst);
+                    if let Some(own) = own.filter(|own| own.local == LocalDelivery::Punt) {
+                        let entry = entity(EntityKey::Interface(own.name.clone()), &own.origin);
+                        step!(self, Conntrack, entry, ("{text}"), ("no flow: untracked, the host's address"));
+                        return Ok(());
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        step!(self, Conntrack, None, ("{text}"), ("drop {reason}: no flow, and it may open none"));
+        drop(reason)
     }
 
     fn established(

@@ -7,7 +7,7 @@
 //! (RFC 5508 section 4.2).
 
 use super::ingress::{Packet, Tracking};
-use super::{Run, Step, drop, ip_of, learned, step};
+use super::{Run, Step, ip_of, learned, step};
 use crate::frame::{Icmp, L3, L4, embedded_tuple, rewrite_embedded};
 use loxi_core::net::ZoneName;
 use loxi_core::packet::FlowDirection;
@@ -23,8 +23,7 @@ impl Run<'_> {
             Some((tuple, l4_at, direction, flow))
         });
         let Some((tuple, l4_at, direction, flow)) = found else {
-            step!(self, Conntrack, None, ("zone {zone} error about {quoted:?}"), ("drop icmp_without_flow"));
-            return drop(DropReason::IcmpWithoutFlow);
+            return self.s06_stranger(packet, DropReason::IcmpWithoutFlow);
         };
         // The quoted packet as it came in here, before it was translated.
         let before = match direction {

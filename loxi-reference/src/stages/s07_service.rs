@@ -51,7 +51,7 @@ impl Run<'_> {
     }
 
     /// The service that claims a packet of this ingress.
-    fn service(&self, packet: &Packet, tuple: &FlowTuple) -> Option<LbService> {
+    pub(super) fn service(&self, packet: &Packet, tuple: &FlowTuple) -> Option<LbService> {
         let own = match packet.port.scope {
             Scope::Internal => ServiceScope::Internal,
             Scope::External => ServiceScope::External,

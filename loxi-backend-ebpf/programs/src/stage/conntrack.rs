@@ -6,7 +6,7 @@ use crate::parse::Step;
 use crate::life::{cold_of, has_room, zone_of};
 use crate::stage::{go, is_group, is_link_protocol, packet};
 use crate::table::{Family, Key, V4, V6, find_apart};
-use loxi_ebpf_layout::code::{self, drop, program, punt};
+use loxi_ebpf_layout::code::{self, Fate, drop, program, punt};
 use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::flow::{BUSY, Cold, REPLY, rest, state, translation};
 use loxi_ebpf_layout::l3::{FragmentKey, Zone};
@@ -50,7 +50,7 @@ fn stages(p: &mut Packet) -> Step<u32> {
         return Ok(program::RELATED);
     }
     if p.kind == l4::ICMP_OTHER {
-        return Err(drop::CT_INVALID);
+        return stranger(p);
     }
     p.flags |= flag::TUPLE;
     let key = key_of(p);
@@ -192,12 +192,31 @@ fn is_over(p: &Packet, word: u64, cold: &Cold) -> bool {
 /// What a packet without a flow may do.
 #[inline(always)]
 fn opens(p: &mut Packet, zone: &Zone) -> Step<u32> {
-    let Some(opening) = opening(p, zone) else { return Err(drop::CT_INVALID) };
+    let Some(opening) = opening(p, zone) else { return stranger(p) };
     p.tracking = tracking::NEW;
     (p.state, p.next_state) = (opening, opening);
     (p.new_src, p.new_dst) = (p.src, p.dst);
     (p.new_sport, p.new_dport) = (p.sport, p.dport);
     Ok(after_opening(p))
+}
+
+/// What fits no flow and may open none. Whether its address is the host's too, and the packet may
+/// be of a connection that nobody here has seen begin, is known where services are.
+#[inline(always)]
+pub fn stranger(p: &mut Packet) -> Step<u32> {
+    if p.flags & flag::TO_US == 0 || p.vrf == 0 {
+        return Err(stranger_dropped(p));
+    }
+    p.tracking = tracking::UNTRACKED;
+    (p.new_src, p.new_dst) = (p.src, p.dst);
+    (p.new_sport, p.new_dport) = (p.sport, p.dport);
+    Ok(program::SERVICE)
+}
+
+/// Why what fits no flow is dropped.
+#[inline(always)]
+pub fn stranger_dropped(p: &Packet) -> Fate {
+    if p.kind == l4::ERROR { drop::ICMP_WITHOUT_FLOW } else { drop::CT_INVALID }
 }
 
 #[inline(always)]

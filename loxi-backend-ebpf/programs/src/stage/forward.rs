@@ -227,6 +227,15 @@ fn routed(p: &mut Packet, ingress: &Port) -> Step {
     Err(if punts { punt::NOT_OURS_UNCLAIMED } else { answered(p, drop::NO_ROUTE) })
 }
 
+/// Whether a packet is for an address of an interface that leaves such packets to the host.
+#[inline(always)]
+pub fn is_hosts(p: &Packet) -> bool {
+    let key = VrfAddr { vrf: p.vrf as u32, family: p.family as u32, addr: p.dst };
+    let Some(number) = LOCAL_ADDRS.get(&key) else { return false };
+    let own = INTERFACES.get(number).map(loxi_ebpf_layout::pair::Pair::current);
+    own.is_some_and(|own| own.flags & interface::PUNT != 0)
+}
+
 /// Packets for an address of our own.
 #[inline(always)]
 fn local(p: &Packet) -> Step {

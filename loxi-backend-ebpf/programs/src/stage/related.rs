@@ -6,6 +6,7 @@
 use crate::ctx::{Ctx, read};
 use crate::parse::Step;
 use crate::life::cold_of;
+use crate::stage::conntrack::stranger;
 use crate::stage::{go, packet};
 use crate::table::{Family, Key, V4, V6, find_apart};
 use loxi_ebpf_layout::code::{drop, program, punt};
@@ -18,7 +19,11 @@ use loxi_ebpf_layout::{Addr, family};
 pub fn related<C: Ctx>(ctx: C) -> i32 {
     let Some(p) = packet() else { return C::DROP };
     let result = if p.family == family::V4 { stages::<C, V4>(ctx, p) } else { stages::<C, V6>(ctx, p) };
-    go(ctx, p, program::RELATED, result.map(|()| program::FORWARD))
+    let result = match result {
+        Err(drop::ICMP_WITHOUT_FLOW) => stranger(p),
+        other => other.map(|()| program::FORWARD),
+    };
+    go(ctx, p, program::RELATED, result)
 }
 
 #[inline(always)]

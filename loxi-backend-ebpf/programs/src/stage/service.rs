@@ -6,7 +6,8 @@ use crate::maps::{
     VIPS, VRFS,
 };
 use crate::parse::Step;
-use crate::stage::conntrack::has_egress_policy;
+use crate::stage::conntrack::{has_egress_policy, stranger_dropped};
+use crate::stage::forward::is_hosts;
 use crate::stage::{answer, answered, choose, go, in_set, packet, port_of};
 use loxi_ebpf_layout::code::{self, Fate, drop, program, punt};
 use loxi_ebpf_layout::flow::translation;
@@ -16,7 +17,7 @@ use loxi_ebpf_layout::lb::{
     AffinityKey, Backend, RANGE_FIXED_BITS, RangeKey, Service, ServiceKey, algorithm, hash_word, mode, scope, vip,
 };
 use loxi_ebpf_layout::limits::NAT_RULES as MOST_RULES;
-use loxi_ebpf_layout::scratch::{Packet, choice, flag, l4};
+use loxi_ebpf_layout::scratch::{Packet, choice, flag, l4, tracking};
 use loxi_ebpf_layout::{Addr, family};
 
 /// Services, then NAT rules, for new connections to us.
@@ -29,10 +30,15 @@ pub fn service<C: Ctx>(ctx: C) -> i32 {
 
 #[inline(always)]
 fn stages(p: &mut Packet) -> Step<u32> {
+    let new = p.tracking == tracking::NEW;
     let here = VrfAddr { vrf: p.vrf as u32, family: p.family as u32, addr: p.dst };
     let next = if has_egress_policy(p) { program::EGRESS_POLICY } else { program::FORWARD };
     if let Some(kind) = VIPS.get(&here) {
         let kind = *kind;
+        if !new {
+            let shared = kind & vip::EXCLUSIVE == 0 && claims(p, kind).is_none();
+            return Err(if shared { punt::NOT_OURS_SHARED } else { stranger_dropped(p) });
+        }
         p.stages |= 1 << 7;
         if let Some(place) = claims(p, kind) {
             let Some(service) = VERSIONS.get(&place) else { return Err(drop::NO_SERVICE) };
@@ -47,6 +53,9 @@ fn stages(p: &mut Packet) -> Step<u32> {
             return Err(punt::ICMP_TO_BUILD);
         }
         return Err(if kind & vip::REJECT != 0 { rejected(p, drop::NO_SERVICE) } else { drop::NO_SERVICE });
+    }
+    if !new {
+        return if is_hosts(p) { Ok(next) } else { Err(stranger_dropped(p)) };
     }
     dnat(p);
     Ok(next)

@@ -79,6 +79,15 @@ pub trait Kernel: Send {
     /// [`KernelError`].
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KernelError>;
 
+    /// The value of the longest prefix of a key, in a table of prefixes.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn longest(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
+        // The kernel looks for nothing else in such a table.
+        self.get(table, key)
+    }
+
     /// Every key and value, in no order. One that is changed meanwhile may be there or not.
     ///
     /// # Errors

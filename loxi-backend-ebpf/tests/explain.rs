@@ -1,0 +1,170 @@
+//! What `explain` reads from the tables is what the programs do: packet by packet, on the committed rows
+//! and on generated cases, at both hooks.
+#![allow(clippy::unwrap_used)]
+
+use async_trait::async_trait;
+use loxi_backend_ebpf::{Devices, Ebpf, Explained, Mode, Options, Sizes, capabilities};
+use loxi_conformance::{run_generated, run_rows};
+use loxi_core::capability::Capabilities;
+use loxi_core::change::{Applied, Transaction};
+use loxi_core::dataplane::{
+    Dataplane, DataplaneError, FlowPage, FlowQuery, InjectRequest, Injected, Local, PacketIn, SnapshotPage,
+    SnapshotQuery,
+};
+use loxi_core::net::PortName;
+use loxi_core::packet::{Counters, Fate, Stage, State, Timestamp};
+use loxi_reference::ReferencePath;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+fn local(mode: Mode) -> Local<Ebpf> {
+    let options = Options {
+        mode,
+        sizes: Sizes { flows_v4: 4096, flows_v6: 4096 },
+        devices: Devices::None,
+        slow_path: Some(Box::new(ReferencePath::assuming(&capabilities()))),
+        ..Options::default()
+    };
+    Local::new(Ebpf::open(options).unwrap(), Arc::new(|| Timestamp(loxi_linux::clock::now())))
+}
+
+/// A dataplane that reads from the tables what will become of each packet before it is run, and
+/// compares.
+struct Asking {
+    local: Local<Ebpf>,
+    asked: AtomicUsize,
+    forwarded: AtomicUsize,
+    short: AtomicUsize,
+    differences: Mutex<Vec<String>>,
+}
+
+/// What differs between the reading and the run; none: nothing.
+fn difference(explained: &Explained, injected: &Injected) -> Option<String> {
+    let last = explained.trace.steps.last();
+    let said = explained.fate.to_string();
+    if last.is_none_or(|last| last.stage != Stage::Send || last.effect != said) {
+        return Some(format!("the last step does not tell of {said}"));
+    }
+    if let Some(reason) = injected.punt {
+        let same = explained.fate == Fate::Punted(reason);
+        return (!same).then(|| format!("{said}, where the programs punt for {reason}"));
+    }
+    let verdict = &injected.verdict;
+    if explained.fate != verdict.fate || explained.outputs != verdict.outputs {
+        return Some(format!("{said} {:?}\n  where the programs have\n  {verdict:?}", explained.outputs));
+    }
+    let met: u32 = injected.trace.steps.iter().map(|step| 1 << step.stage.number()).sum();
+    (met != explained.stages).then(|| format!("stages {:#b}, where the programs met {met:#b}", explained.stages))
+}
+
+impl Asking {
+    fn new(mode: Mode) -> Self {
+        let zero = AtomicUsize::default;
+        let differences = Mutex::default();
+        Self { local: local(mode), asked: zero(), forwarded: zero(), short: zero(), differences }
+    }
+
+    fn ask(&self, request: &InjectRequest) -> Vec<Explained> {
+        let now = request.now.unwrap_or_else(|| Timestamp(loxi_linux::clock::now()));
+        let explain = |packet: &PacketIn| {
+            self.local.with_backend(|ebpf| ebpf.explain_programs(packet, now, &request.choices).unwrap())
+        };
+        request.packets.iter().map(explain).collect()
+    }
+
+    /// Fails if anything differed, or if too little was compared to say that nothing does.
+    fn finish(&self, least: usize) {
+        let differences = self.differences.lock().unwrap();
+        let (asked, forwarded) = (self.asked.load(Ordering::Relaxed), self.forwarded.load(Ordering::Relaxed));
+        let short = self.short.load(Ordering::Relaxed);
+        println!("{asked} packets, {forwarded} forwarded, {short} by the short way");
+        assert!(differences.is_empty(), "{} of {asked} differ:\n{}", differences.len(), differences.join("\n"));
+        assert!(asked >= least && forwarded * 4 > asked && short > 0, "too little to compare");
+    }
+}
+
+#[async_trait]
+impl Dataplane for Asking {
+    async fn capabilities(&self) -> Result<Capabilities, DataplaneError> {
+        Dataplane::capabilities(&self.local).await
+    }
+    async fn apply(&self, transaction: Transaction) -> Result<Applied, DataplaneError> {
+        self.local.apply(&transaction)
+    }
+    async fn snapshot(&self, query: SnapshotQuery) -> Result<SnapshotPage, DataplaneError> {
+        Ok(self.local.snapshot(&query))
+    }
+    async fn flows(&self, query: FlowQuery) -> Result<FlowPage, DataplaneError> {
+        self.local.flows(&query)
+    }
+    async fn counters(&self) -> Result<Counters, DataplaneError> {
+        Ok(self.local.counters())
+    }
+    async fn inject(&self, request: InjectRequest) -> Result<Vec<Injected>, DataplaneError> {
+        let explained = self.ask(&request);
+        let injected = self.local.inject(&request)?;
+        for ((explained, injected), packet) in explained.iter().zip(&injected).zip(&request.packets) {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let forwarded = usize::from(injected.verdict.fate == Fate::Forwarded);
+            self.forwarded.fetch_add(forwarded, Ordering::Relaxed);
+            let short = explained.trace.steps.iter().any(|step| step.effect == "believed");
+            self.short.fetch_add(usize::from(short), Ordering::Relaxed);
+            if let Some(difference) = difference(explained, injected) {
+                let bytes: String = packet.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                let told = format!("{} {bytes}: {difference}\n{}", packet.port, explained.trace);
+                self.differences.lock().unwrap().push(told);
+            }
+        }
+        Ok(injected)
+    }
+    async fn attach(&self, port: PortName) -> Result<(), DataplaneError> {
+        self.local.attach(&port)
+    }
+    async fn detach(&self, port: PortName) -> Result<(), DataplaneError> {
+        self.local.detach(&port)
+    }
+    async fn export_state(&self) -> Result<State, DataplaneError> {
+        Dataplane::export_state(&self.local).await
+    }
+    async fn import_state(&self, state: State) -> Result<(), DataplaneError> {
+        Dataplane::import_state(&self.local, state).await
+    }
+}
+
+/// Generated cases of a run: more where somebody asks for more.
+fn cases(usual: usize) -> usize {
+    std::env::var("LOXI_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
+async fn rows(mode: Mode) {
+    let asking = Asking::new(mode);
+    let report = run_rows(&asking).await.unwrap();
+    assert!(report.failures().is_empty(), "{report}");
+    asking.finish(200);
+}
+
+async fn generated(mode: Mode) {
+    let asking = Asking::new(mode);
+    run_generated(&asking, cases(200)).await.unwrap_or_else(|error| panic!("{error}"));
+    asking.finish(1000);
+}
+
+#[tokio::test]
+async fn rows_at_tc() {
+    rows(Mode::Tc).await;
+}
+
+#[tokio::test]
+async fn rows_at_xdp() {
+    rows(Mode::Xdp).await;
+}
+
+#[tokio::test]
+async fn generated_cases_at_tc() {
+    generated(Mode::Tc).await;
+}
+
+#[tokio::test]
+async fn generated_cases_at_xdp() {
+    generated(Mode::Xdp).await;
+}

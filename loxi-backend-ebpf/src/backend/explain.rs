@@ -43,9 +43,16 @@ impl Inner {
                 let key = key.to_owned();
                 TraceStep { stage, key, entry: None, effect }
             };
-            let parse = step(Stage::Parse, &format!("{} bytes", packet.bytes.len()), format!("drop {reason}"));
+            // The kernel runs no program on it.
+            let parse =
+                step(Stage::Parse, &format!("{} bytes", packet.bytes.len()), format!("drop {reason}"));
             let send = step(Stage::Send, "0 output(s)", fate.to_string());
-            return Ok(Explained { trace: Trace { steps: vec![parse, send] }, fate, outputs: Vec::new(), stages: 1 });
+            return Ok(Explained {
+                trace: Trace { steps: vec![parse, send] },
+                fate,
+                outputs: Vec::new(),
+                stages: 0,
+            });
         }
         let around = Around {
             kernel: &*self.installer.w.kernel,
@@ -89,7 +96,12 @@ impl Inner {
             None => {
                 let fate = Verdict::dropped(loxi_core::reason::DropReason::Unsupported).fate;
                 let key = "no slow path".to_owned();
-                trace.steps.push(TraceStep { stage: Stage::Send, key, entry: None, effect: fate.to_string() });
+                trace.steps.push(TraceStep {
+                    stage: Stage::Send,
+                    key,
+                    entry: None,
+                    effect: fate.to_string(),
+                });
             }
         }
     }

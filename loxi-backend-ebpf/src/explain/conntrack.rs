@@ -113,6 +113,7 @@ impl Walk<'_> {
         }
         if !self.is_alive(family, number) {
             self.saw(text, words::learned("flow"), "over: idle for too long");
+            self.forget(family, number);
             return self.opens(&zone);
         }
         let Some((cold, original)) = self.cold_of(family, word, number) else {
@@ -121,10 +122,12 @@ impl Walk<'_> {
         };
         if original != number && cold.partner != number {
             self.saw(text, words::learned("reply"), "over: its flow is another's");
+            self.forget(family, number);
             return self.opens(&zone);
         }
         if self.is_over(word, &cold) {
             self.saw(text, words::learned("flow"), "over: its endpoint is another, or it is opened anew");
+            self.forget(family, number);
             return self.opens(&zone);
         }
         let reply = rest::flags(word) & REPLY != 0;

@@ -83,7 +83,8 @@ impl Walk<'_> {
             (AGES, "ages"),
             (BUSY, "busy"),
         ];
-        let set: Vec<&str> = names.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
+        let set: Vec<&str> =
+            names.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
         let state = words::state_name(rest::state(entry.word));
         if set.is_empty() { state.to_owned() } else { format!("{state}, {}", set.join("|")) }
     }
@@ -206,7 +207,10 @@ impl Walk<'_> {
         let guarded = ingress.flags & port::GUARDED != 0;
         let source = if guarded { heads.smac == ingress.mac } else { is_unicast(heads.smac) };
         let wanted = if flags & ROUTED != 0 { ingress.gateway } else { out.mac };
-        is(!source || heads.dmac != wanted, "another link layer than that of the packet that it was decided for")?;
+        is(
+            !source || heads.dmac != wanted,
+            "another link layer than that of the packet that it was decided for",
+        )?;
         let egress = self.port_of(out.port).ok_or_else(|| format!("its port {} is none", out.port))?;
         if egress.flags & port::OPEN == 0 {
             return Err(format!("port {} is closed", self.port_name(out.port)));
@@ -241,7 +245,8 @@ impl Walk<'_> {
         if self.t.array(PATH_MTUS, tunnel.endpoint).is_none_or(|lowered| lowered != 0) {
             return Err(format!("the path of tunnel {name} got narrower"));
         }
-        let inner = self.open(tunnel.in_port).ok_or_else(|| format!("the port of tunnel {name} is closed"))?;
+        let inner =
+            self.open(tunnel.in_port).ok_or_else(|| format!("the port of tunnel {name} is closed"))?;
         let mtu = mtu.saturating_sub(tunnel.overhead).min(inner.mtu);
         Ok(Link { mtu, dmac: tunnel.inner_dst, smac: tunnel.inner_src, outer_smac: smac })
     }
@@ -294,7 +299,8 @@ impl Walk<'_> {
             "bridged".to_owned()
         };
         let port = self.port_name(entry.out.port);
-        let becomes = if flags & NAT != 0 { format!("becomes {}, ", self.translated()) } else { String::new() };
+        let becomes =
+            if flags & NAT != 0 { format!("becomes {}, ", self.translated()) } else { String::new() };
         let entry = words::learned("flow");
         self.note(Stage::Forward, text, entry, format!("{becomes}port {port}, {how}, mtu {}", link.mtu));
         let egress = Port { flags: egress.flags & !port::TRUNK, ..*egress };

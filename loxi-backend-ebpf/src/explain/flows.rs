@@ -94,7 +94,10 @@ impl Bucket {
     fn search(&self, key: &Key, tag: u16) -> Option<u32> {
         let bits = self.candidates(tag);
         let places = self.entries.iter().zip(0u32..);
-        places.filter(|(_, place)| bits >> place & 1 != 0).find(|(entry, _)| entry.key.is(key)).map(|(_, n)| n)
+        places
+            .filter(|(_, place)| bits >> place & 1 != 0)
+            .find(|(entry, _)| entry.key.is(key))
+            .map(|(_, n)| n)
     }
 }
 
@@ -115,9 +118,10 @@ impl Walk<'_> {
             return Some(Bucket { tags: bucket.tags, entries: entries.collect() });
         }
         let bucket = self.t.array(FLOWS_V6, index)?;
-        let entries = bucket.places.iter().map(|e| {
-            entry([narrow(e.src), narrow(e.dst)], e.new_addrs, e.new_ports, e.rest, e.seen, e.out)
-        });
+        let entries = bucket
+            .places
+            .iter()
+            .map(|e| entry([narrow(e.src), narrow(e.dst)], e.new_addrs, e.new_ports, e.rest, e.seen, e.out));
         Some(Bucket { tags: bucket.tags, entries: entries.collect() })
     }
 
@@ -131,8 +135,12 @@ impl Walk<'_> {
         flow::spot(flow::hash_v6(self.seed, wide(key.src), wide(key.dst), key.rest), mask, PLACES_V6)
     }
 
-    /// The place of a key's record.
+    /// The place of a key's record, unless the packet has ended that flow.
     pub(super) fn find(&self, family: u8, key: &Key) -> Option<u32> {
+        self.find_any(family, key).filter(|number| !self.forgotten.contains(number))
+    }
+
+    fn find_any(&self, family: u8, key: &Key) -> Option<u32> {
         let spot = self.spot(family, key);
         let first = self.bucket(family, spot.first)?;
         if first.entries.get(spot.home as usize).is_some_and(|home| home.key.is(key)) {
@@ -143,6 +151,22 @@ impl Walk<'_> {
         }
         let place = self.bucket(family, spot.second)?.search(key, spot.tag)?;
         Some(number(spot.second, place))
+    }
+
+    /// The packet ends the flow at a place, both directions, where it is one that is kept.
+    pub(super) fn forget(&mut self, family: u8, number: u32) {
+        if !self.commits {
+            return;
+        }
+        let Some(entry) = self.entry(family, number) else { return };
+        let Some((cold, original)) = self.cold_of(family, entry.word, number) else { return };
+        let Some(first) = self.entry(family, original) else { return };
+        let reply = first.new.reversed();
+        self.forgotten.push(number);
+        // A reply whose flow has ended without it: what its record leads to is another's.
+        if original == number || cold.partner == number && entry.key.is(&reply) {
+            self.forgotten.extend([original, cold.partner]);
+        }
     }
 
     /// Whether one of a key's buckets has room.
@@ -185,7 +209,9 @@ impl Walk<'_> {
 
     /// Whether the flow at a place lives: the later of its directions' packets is not too long ago.
     pub(super) fn is_alive(&self, family: u8, number: u32) -> bool {
-        let Some((entry, zone)) = self.entry(family, number).zip(self.zone(self.p.zone)) else { return false };
+        let Some((entry, zone)) = self.entry(family, number).zip(self.zone(self.p.zone)) else {
+            return false;
+        };
         let index = timeout::index(rest::state(entry.word), rest::protocol(entry.word)) & 15;
         let seconds = u64::from(zone.timeouts[usize::from(index)]);
         let idle = seconds * super::SECOND >> TICK_SHIFT;

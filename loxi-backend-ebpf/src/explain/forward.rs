@@ -7,13 +7,13 @@ use crate::sys::{BRIDGES, INTERFACES, LINKS, LOCAL_ADDRS, STATIONS, TUNNELS};
 use loxi_core::ir::{EntityKey, FdbKey};
 use loxi_core::net::VlanId;
 use loxi_core::packet::{Stage, TraceEntry};
+use loxi_ebpf_layout::Addr;
 use loxi_ebpf_layout::code::{drop, program, punt};
 use loxi_ebpf_layout::flow::translation;
 use loxi_ebpf_layout::l2::{ANY_VLAN, Link, Port, Station, StationAt, bridge, kind, port};
 use loxi_ebpf_layout::l3::{Interface, VrfAddr, interface};
 use loxi_ebpf_layout::scratch::{flag, l4, tracking, way};
 use loxi_ebpf_layout::tunnel::Tunnel;
-use loxi_ebpf_layout::Addr;
 
 impl Walk<'_> {
     pub(super) fn forward(&mut self) -> Step<u32> {
@@ -48,12 +48,14 @@ impl Walk<'_> {
         let out = match p.way {
             way::TUNNEL => {
                 let name = words::name(&self.t.names.tunnels, p.out_tunnel);
-                let remote = self.tunnel_of(p.out_tunnel).map(|tunnel| words::ip(tunnel.family, tunnel.remote));
+                let remote =
+                    self.tunnel_of(p.out_tunnel).map(|tunnel| words::ip(tunnel.family, tunnel.remote));
                 let to = remote.map(|remote| format!(" to {remote}")).unwrap_or_default();
                 format!("tunnel {name}{to} by port {port}")
             }
             way::IPIP => {
-                let (src, dst) = (words::ip(p.outer_family, p.outer_src), words::ip(p.outer_family, p.dsr_target));
+                let (src, dst) =
+                    (words::ip(p.outer_family, p.outer_src), words::ip(p.outer_family, p.dsr_target));
                 format!("ipip {src} -> {dst} by port {port}")
             }
             _ => format!("port {port}"),
@@ -102,9 +104,9 @@ impl Walk<'_> {
     fn station_entry(&self, key: &Station) -> Option<TraceEntry> {
         let bridge = self.t.names.bridges.live(key.link.id.into()).cloned();
         let vlan = VlanId::new(key.link.vlan).ok();
-        let key = bridge.zip(vlan).map(|(bridge, vlan)| {
-            EntityKey::Fdb(FdbKey { bridge, vlan, mac: words::mac(key.mac) })
-        });
+        let key = bridge
+            .zip(vlan)
+            .map(|(bridge, vlan)| EntityKey::Fdb(FdbKey { bridge, vlan, mac: words::mac(key.mac) }));
         words::entity(key, || "fdb of no bridge".to_owned())
     }
 

@@ -96,9 +96,8 @@ impl Walk<'_> {
             }
             option += length;
         }
-        let owned = |addr: &Addr| {
-            self.t.in_set(port.guard, family::V6, addr) || is_link_local(family::V6, addr)
-        };
+        let owned =
+            |addr: &Addr| self.t.in_set(port.guard, family::V6, addr) || is_link_local(family::V6, addr);
         let has_target = (p.detail == 135 || p.detail == 136) && at + 24 <= end;
         let target_owned = has_target && owned(&target);
         let admitted = match p.detail {

@@ -22,7 +22,8 @@ impl Walk<'_> {
         self.attach(&port)?;
         let key = format!("{} {}", self.port_name(self.p.port), self.summary());
         let to_us = if self.p.flags & flag::TO_US != 0 { "for our MAC" } else { "for another station" };
-        let vrf = if self.p.vrf == 0 { String::new() } else { format!(", vrf {}", self.vrf_name(self.p.vrf)) };
+        let vrf =
+            if self.p.vrf == 0 { String::new() } else { format!(", vrf {}", self.vrf_name(self.p.vrf)) };
         let zone = if self.p.zone == 0 { String::new() } else { format!(", zone {}", self.zone_name()) };
         self.saw(key, self.port_entry(self.p.port), format!("{to_us}{vrf}{zone}"));
         if port.flags & port::GUARDED != 0 {

@@ -82,7 +82,7 @@ pub struct Explained {
     pub fate: Fate,
     /// What leaves.
     pub outputs: Vec<Output>,
-    /// Stages that it met, by number, a bit each.
+    /// Stages that the programs count it at, by number, a bit each.
     pub stages: u32,
 }
 
@@ -102,34 +102,7 @@ pub(crate) fn explain(
     now: Timestamp,
     question: &Question,
 ) -> Result<Explained, KernelError> {
-    let globals = around.kernel.at(GLOBALS, 0);
-    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let p = Packet {
-        now: now.0,
-        epoch: globals.epoch as u32,
-        flags: flag::ASKED,
-        port: port as u16,
-        outer_port: port as u16,
-        len: length,
-        end: length,
-        tag: UNTAGGED,
-        random: if question.seeded != 0 { question.random } else { 0 },
-        ..Packet::default()
-    };
-    let walk = Walk {
-        t: Tables::new(around.kernel, around.names),
-        frame: bytes,
-        seed: around.seed,
-        commits: around.commits,
-        question,
-        p,
-        made: 0,
-        at: Stage::Parse,
-        refused: false,
-        steps: Vec::new(),
-        outputs: Vec::new(),
-    };
-    walk.run()
+    Walk::new(around, port, bytes, now, question).run()
 }
 
 /// One packet on its way.
@@ -146,11 +119,44 @@ struct Walk<'a> {
     at: Stage,
     /// Whether a step has told already why the packet ends.
     refused: bool,
+    /// Places of flows that the packet ends.
+    forgotten: Vec<u32>,
     steps: Vec<TraceStep>,
     outputs: Vec<Output>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(around: &Around<'a>, port: u32, bytes: &'a [u8], now: Timestamp, question: &'a Question) -> Self {
+        let globals = around.kernel.at(GLOBALS, 0);
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let p = Packet {
+            now: now.0,
+            epoch: globals.epoch as u32,
+            flags: flag::ASKED,
+            port: port as u16,
+            outer_port: port as u16,
+            len: length,
+            end: length,
+            tag: UNTAGGED,
+            random: if question.seeded != 0 { question.random } else { 0 },
+            ..Packet::default()
+        };
+        Self {
+            t: Tables::new(around.kernel, around.names),
+            frame: bytes,
+            seed: around.seed,
+            commits: around.commits,
+            question,
+            p,
+            made: 0,
+            at: Stage::Parse,
+            refused: false,
+            forgotten: Vec::new(),
+            steps: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+
     fn run(mut self) -> Result<Explained, KernelError> {
         let fate = match self.fast() {
             Some(fate) => fate,

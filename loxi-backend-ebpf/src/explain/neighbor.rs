@@ -34,8 +34,7 @@ impl Walk<'_> {
         // Nothing leaves by a tunnel port, nor by one that is closed.
         let egress = if self.p.ended == 0 { self.open(self.p.port) } else { None };
         if let Some(egress) = egress {
-            let frame =
-                if self.p.kind == l4::ARP { self.arp_reply(&told) } else { self.advert(&told) };
+            let frame = if self.p.kind == l4::ARP { self.arp_reply(&told) } else { self.advert(&told) };
             let mut tag = UNTAGGED;
             if egress.flags & port::TRUNK != 0 {
                 let key = PortVlan { port: self.p.port, vlan: self.p.vlan };

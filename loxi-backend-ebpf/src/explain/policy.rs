@@ -172,8 +172,8 @@ impl Walk<'_> {
         let generation = |port: u16| self.policy_of(port).generation as u32;
         let now = (generation(source), if destination == 0 { 0 } else { generation(destination) });
         (self.p.source_generation, self.p.destination_generation) = now;
-        let same = now.0 == cold.source_generation
-            && (destination == 0 || now.1 == cold.destination_generation);
+        let same =
+            now.0 == cold.source_generation && (destination == 0 || now.1 == cold.destination_generation);
         if same {
             return Ok(());
         }
@@ -210,8 +210,8 @@ impl Walk<'_> {
         if self.port_of(source).is_none_or(|port| port.kind != kind::HOST) {
             return false;
         }
-        (1..MOST_VRFS).map_while(|n| self.t.current(VRFS, n)).any(|vrf| {
-            vrf.node_local != 0 && self.t.in_set(vrf.node_local, self.p.family, src)
-        })
+        (1..MOST_VRFS)
+            .map_while(|n| self.t.current(VRFS, n))
+            .any(|vrf| vrf.node_local != 0 && self.t.in_set(vrf.node_local, self.p.family, src))
     }
 }

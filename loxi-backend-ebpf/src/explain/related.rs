@@ -18,11 +18,13 @@ impl Walk<'_> {
         let text = format!("zone {zone} error about {}", words::tuple(family, &quoted));
         // The quoted packet is one that we sent: its reverse is a tuple by which the flow is known.
         let found = self.find(family, &quoted.reversed()).filter(|number| self.is_alive(family, *number));
-        let Some((number, entry)) = found.and_then(|number| Some((number, self.entry(family, number)?))) else {
+        let Some((number, entry)) = found.and_then(|number| Some((number, self.entry(family, number)?)))
+        else {
             return Err(self.refuse(text, None, drop::ICMP_WITHOUT_FLOW));
         };
         let cold = self.cold_of(family, entry.word, number);
-        let flow = words::learned(format!("flow {}", self.flow_name(family, cold.map_or(number, |(_, n)| n))));
+        let flow =
+            words::learned(format!("flow {}", self.flow_name(family, cold.map_or(number, |(_, n)| n))));
         // The quoted packet as it came in here, before it was translated.
         let before = entry.new.reversed();
         let src = if self.p.src == quoted.dst { before.dst } else { self.p.src };
@@ -81,7 +83,8 @@ impl Walk<'_> {
                 (ports as u16, (ports >> 16) as u16)
             }
             1 | 58 => {
-                let Some([kind, _, _, _, high, low, ..]) = self.bytes::<8>(l4).filter(|_| l4 + 8 <= end) else {
+                let Some([kind, _, _, _, high, low, ..]) = self.bytes::<8>(l4).filter(|_| l4 + 8 <= end)
+                else {
                     return Ok(None);
                 };
                 let query =

@@ -110,11 +110,8 @@ impl Walk<'_> {
             let entry = words::learned("beyond the table's end");
             return Err(self.refuse(format!("interface {interface}"), entry, drop::NEIGHBOR_UNRESOLVED));
         };
-        let (family, addr) = if next.family == 0 {
-            (u32::from(tuple.family), tuple.dst)
-        } else {
-            (next.family, next.gateway)
-        };
+        let (family, addr) =
+            if next.family == 0 { (u32::from(tuple.family), tuple.dst) } else { (next.family, next.gateway) };
         let key = NeighborKey { interface: next.via.into(), family, addr };
         let address = words::ip(if family == u32::from(family::V6) { 6 } else { 4 }, addr);
         let text = format!("neighbor {interface} {address}");
@@ -125,10 +122,7 @@ impl Walk<'_> {
         if !fixed {
             // One that isn't known is asked for; one that is in use is asked for again in time.
             let believed = known.asked.wrapping_add(neighbor::BELIEVED_S * SECOND);
-            if known.state != neighbor::REACHABLE
-                || known.expires <= self.p.now
-                || self.p.now >= believed
-            {
+            if known.state != neighbor::REACHABLE || known.expires <= self.p.now || self.p.now >= believed {
                 return Err(self.refuse(text, words::learned("learned, to be asked for"), punt::NEIGHBOR));
             }
         }
@@ -184,7 +178,11 @@ impl Walk<'_> {
         let number = self.p.out_tunnel;
         let Some(tunnel) = self.tunnel_of(number) else {
             let entry = words::learned("beyond the table's end");
-            return Err(self.refuse(format!("tunnel {}", words::nameless(number.into())), entry, drop::NO_ROUTE));
+            return Err(self.refuse(
+                format!("tunnel {}", words::nameless(number.into())),
+                entry,
+                drop::NO_ROUTE,
+            ));
         };
         if self.p.routed != 0 && self.p.new_dmac == [0; 6] {
             (self.p.new_dmac, self.p.new_smac) = (tunnel.inner_dst, tunnel.inner_src);
@@ -219,7 +217,8 @@ impl Walk<'_> {
         self.p.outer_family = outer;
         self.p.outer_src = src;
         let link = self.underlay(self.p.vrf, outer, src, target)?;
-        let endpoint = self.t.look(ENDPOINTS, &EndpointKey { family: outer.into(), addr: target }).unwrap_or(0);
+        let endpoint =
+            self.t.look(ENDPOINTS, &EndpointKey { family: outer.into(), addr: target }).unwrap_or(0);
         let lowered = if endpoint == 0 { 0 } else { self.t.array(PATH_MTUS, endpoint).unwrap_or(0) };
         let header = if v4 { 20 } else { 40 };
         let p = &mut self.p;

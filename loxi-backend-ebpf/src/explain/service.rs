@@ -106,7 +106,8 @@ impl Walk<'_> {
             let reason = code::fate(service.refusal);
             let how = if service.reject != 0 { "reject" } else { "drop" };
             let fate = if service.reject != 0 { self.rejected(reason) } else { reason };
-            let effect = format!("{how}: {}", words::verb(crate::run::fate_of(reason.get())).replace("drop ", ""));
+            let effect =
+                format!("{how}: {}", words::verb(crate::run::fate_of(reason.get())).replace("drop ", ""));
             return Err(self.ends(key, entry, effect, fate));
         }
         let picked = self.remembered(service).or_else(|| self.pick(service));

@@ -4,7 +4,7 @@
 use super::{Ebpf, Inner, inject::too_short};
 use crate::explain::{Around, Explained, explain};
 use crate::run::Choices;
-use loxi_core::dataplane::{ChoiceMode, DataplaneError, PacketIn};
+use loxi_core::dataplane::{ChoiceMode, DataplaneError, Injected, PacketIn, SlowPath};
 use loxi_core::packet::{Fate, FirstChoice, Stage, Timestamp, Trace, TraceStep, Verdict};
 use loxi_core::reason::PuntReason;
 use loxi_ebpf_layout::scratch::Question;
@@ -23,6 +23,26 @@ impl Ebpf {
     ) -> Result<Explained, DataplaneError> {
         let question = Choices::new(choices).question();
         self.inner.borrow().explained(packet, now, &question, true)
+    }
+
+    /// What another interpreter of the pipeline makes of a packet, on what was learned here: to lay beside
+    /// what is installed. Nothing of it stays.
+    ///
+    /// # Errors
+    /// [`DataplaneError::NoSuchPort`].
+    pub fn explain_by(
+        &self,
+        path: &mut dyn SlowPath,
+        packet: &PacketIn,
+        now: Timestamp,
+    ) -> Result<Injected, DataplaneError> {
+        let mut inner = self.inner.borrow_mut();
+        inner.number_of(&packet.port)?;
+        // No program has handed it on: the reason is nobody's.
+        let punted = inner.punted(&packet.port, PuntReason::FirstPacket, packet.bytes.clone());
+        let now = packet.at.unwrap_or(now);
+        let finished = inner.tried(path, &punted, now, &mut FirstChoice);
+        Ok(Injected { punt: None, ..finished.injected })
     }
 }
 

@@ -5,11 +5,13 @@ use super::{Inner, counters};
 use crate::explain::Explained;
 use crate::run::{Asked, Choices, LENGTHS, choices_of, fate_of, trace_of, verdict_of};
 use loxi_core::dataplane::{
-    DataplaneError, Finished, InjectRequest, Injected, PacketIn, PuntedPacket, SlowPathView,
+    DataplaneError, Finished, InjectRequest, Injected, PacketIn, PuntedPacket, SlowPath, SlowPathView,
 };
 use loxi_core::ir::{Origin, Port};
 use loxi_core::net::{PortName, ZoneName};
-use loxi_core::packet::{Fate, PortCounters, Stage, Timestamp, Trace, TraceEntry, TraceStep, Verdict};
+use loxi_core::packet::{
+    ChoiceSource, Fate, PortCounters, Stage, Timestamp, Trace, TraceEntry, TraceStep, Verdict,
+};
 use loxi_core::reason::{DropReason, PuntReason};
 use loxi_ebpf_layout::code;
 use loxi_ebpf_layout::scratch::{Beside, flag};
@@ -152,7 +154,7 @@ impl Inner {
         &mut self,
         punted: &PuntedPacket,
         now: Timestamp,
-        choices: &mut dyn loxi_core::packet::ChoiceSource,
+        choices: &mut dyn ChoiceSource,
         with_trace: bool,
     ) -> Option<Finished> {
         let path = self.slow_path.as_mut()?;
@@ -167,10 +169,21 @@ impl Inner {
         &mut self,
         punted: &PuntedPacket,
         now: Timestamp,
-        choices: &mut dyn loxi_core::packet::ChoiceSource,
+        choices: &mut dyn ChoiceSource,
     ) -> Option<Finished> {
-        let learned = self.learned();
         let mut path = self.slow_path.as_ref()?.trial();
+        Some(self.tried(&mut *path, punted, now, choices))
+    }
+
+    /// What a slow path makes of a packet on what is learned. Nothing of it stays.
+    pub(super) fn tried(
+        &mut self,
+        path: &mut dyn SlowPath,
+        punted: &PuntedPacket,
+        now: Timestamp,
+        choices: &mut dyn ChoiceSource,
+    ) -> Finished {
+        let learned = self.learned();
         let store = self.installer.store(self.seed, &mut self.pace);
         let mut overlay = crate::state::Overlay::new(&store, learned);
         let view = SlowPathView {
@@ -179,7 +192,7 @@ impl Inner {
             state: &mut overlay,
             now,
         };
-        Some(path.finish(punted, view, choices, true))
+        path.finish(punted, view, choices, true)
     }
 
     /// Counts of what is learned, for whoever may not change it.

@@ -193,3 +193,60 @@ async fn generated_cases_at_tc() {
 async fn generated_cases_at_xdp() {
     generated(Mode::Xdp).await;
 }
+
+const BRIDGE: &str = "\
+version: 1
+zones: [{name: z}]
+bridges: [{name: b, zone: z, learning: false}]
+ports:
+  - {name: p1, kind: pod, mac: \"02:00:00:00:00:01\", attachment: {bridge: {bridge: b}}}
+  - {name: p2, kind: pod, mac: \"02:00:00:00:00:02\", attachment: {bridge: {bridge: b}}}
+fdb:
+  - {bridge: b, mac: \"02:00:00:00:00:02\", target: {port: p2}}
+";
+
+#[test]
+fn a_record_of_a_flow_is_told_of_with_why_it_is_or_is_not_believed() {
+    let local = local(Mode::Tc);
+    let apply = |id: &str, more: &str| {
+        let entities = loxi_core::text::from_yaml(&format!("{BRIDGE}{more}")).unwrap();
+        local.apply(&Transaction::replace(id, loxi_core::ir::Owner::new("test").unwrap(), entities)).unwrap();
+    };
+    apply("one", "");
+    let port = |name: &str| PortName::new(name).unwrap();
+    local.attach(&port("p1")).unwrap();
+    local.attach(&port("p2")).unwrap();
+    let now = Timestamp(1_000_000 * Timestamp::SECOND);
+    let bytes = loxi_conformance::build(
+        "eth 02:00:00:00:00:01>02:00:00:00:00:02 / ipv4 10.0.0.1>10.0.0.2 / udp 1>2 / data hello",
+    );
+    let packet = PacketIn { port: port("p1"), bytes: bytes.unwrap(), at: None };
+    let told = |now| local.explain(&packet, Some(now)).unwrap().installed.to_string();
+    let run = || {
+        let request = InjectRequest {
+            packets: vec![packet.clone()],
+            now: Some(now),
+            commit: true,
+            ..Default::default()
+        };
+        assert_eq!(local.inject(&request).unwrap()[0].verdict.fate, Fate::Forwarded);
+    };
+    assert!(!told(now).contains("short way"), "{}", told(now));
+    run();
+    let short = told(now);
+    assert!(short.contains("short way: zone z udp 10.0.0.1:1 -> 10.0.0.2:2 [record "), "{short}");
+    assert!(short.contains("unreplied, fast, epoch ") && short.contains("] -> believed\n"), "{short}");
+    assert!(short.ends_with("16 send               1 output(s) -> forwarded\n"), "{short}");
+    let later = told(Timestamp(now.0 + 2 * Timestamp::SECOND));
+    assert!(later.contains("not believed: its decision is to be looked at again by now\n"), "{later}");
+    assert!(later.contains("[flow udp 10.0.0.1:1 -> 10.0.0.2:2] -> original, unreplied"), "{later}");
+    apply("two", "vrfs: [{name: v}]\n");
+    let stale = told(now);
+    assert!(stale.contains("] -> not believed: decided in epoch "), "{stale}");
+    assert!(stale.contains(": judged again\n"), "{stale}");
+    run();
+    assert!(told(now).contains("] -> believed\n"), "{}", told(now));
+    // Asking took nothing: the flow has the packets that were run.
+    let page = local.flows(&FlowQuery::default()).unwrap();
+    assert_eq!(page.flows.iter().map(|flow| flow.packets).collect::<Vec<_>>(), [[2, 0]]);
+}

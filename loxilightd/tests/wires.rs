@@ -12,8 +12,10 @@ use loxi_linux::rtnetlink::{LinkChange, Rtnl, VethEnd};
 use loxi_reference::Reference;
 use loxilightd::attach::Attacher;
 use loxilightd::keep::Keeper;
+use loxilightd::node::Node;
 use loxilightd::packets::PacketThread;
 use loxilightd::pipeline_file;
+use loxilightd::traffic::Traffic;
 use loxilightd::wires::{Namespaces, WireIo, Wires};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
@@ -77,7 +79,7 @@ fn frames_pass_and_devices_come_and_go() {
     // A file that names the namespace as `--dataplane-netns` would.
     let path = format!("/proc/self/fd/{}", dataplane.as_fd().as_raw_fd());
     let wires = Arc::new(Wires::new(Namespaces::open(None, Some(&path)).unwrap()).unwrap());
-    let backend = Reference::with_io(Box::new(WireIo(Arc::clone(&wires))));
+    let backend = Node::Reference(Box::new(Reference::with_io(Box::new(WireIo(Arc::clone(&wires))))));
     let clock = Arc::new(|| Timestamp(loxi_linux::clock::now()));
     let engine = Arc::new(Local::new(backend, clock));
     let folder = tempfile::tempdir().unwrap();
@@ -85,7 +87,8 @@ fn frames_pass_and_devices_come_and_go() {
     std::fs::write(&file, PIPELINE).unwrap();
     pipeline_file::apply(&engine, Path::new(&file)).unwrap();
     let keeper = Arc::new(Keeper::new(folder.path().join("state"), Default::default()));
-    let mut attacher = Attacher::new(Arc::clone(&engine), Arc::clone(&wires), Arc::clone(&keeper));
+    let mut attacher =
+        Attacher::new(Arc::clone(&engine), Traffic::Wires(Arc::clone(&wires)), Arc::clone(&keeper));
     assert_eq!(attacher.look(), 1, "hs2 has no device yet; the tunnel needs none");
     veth(&dataplane, "hs2", &two);
     assert_eq!(attacher.look(), 0);

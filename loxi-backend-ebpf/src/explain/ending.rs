@@ -2,9 +2,9 @@
 
 use super::frame::{ETH, ethertype};
 use super::{Step, UNTAGGED, Walk, words};
-use crate::plan::SetRef;
 use crate::sys::{BACKS, ENDINGS, OUTERS};
-use loxi_core::ir::EntityKey;
+use loxi_core::ir::{EntityKey, TerminationKey, TunnelKind};
+use loxi_core::net::Vni;
 use loxi_core::packet::Stage;
 use loxi_ebpf_layout::code::{drop, punt};
 use loxi_ebpf_layout::scratch::{flag, l4};
@@ -50,15 +50,19 @@ impl Walk<'_> {
 
     fn end(&mut self, key: &EndKey, ending: &Ending, end: usize) -> Step {
         let source = words::ip(self.p.family, self.p.src);
-        let encap = match key.kind {
-            kind::VXLAN => format!("vxlan {} udp {}", u32::from_be(key.vni) >> 8, u16::from_be(key.port)),
-            _ => "ipip".to_owned(),
+        let (vrf, dst) = (self.vrf_name(key.vrf), words::ip(key.family, key.dst));
+        let matches = match key.kind {
+            kind::VXLAN => {
+                let vni = Vni::new(u32::from_be(key.vni) >> 8).ok();
+                vni.map(|vni| TunnelKind::Vxlan { vni, port: u16::from_be(key.port) })
+            }
+            _ => Some(TunnelKind::Ipip),
         };
-        let termination = match self.t.names.sets.live(ending.peers) {
-            Some(SetRef::Peers(name)) => format!("termination {name}"),
-            _ => format!("termination with peers {}", words::nameless(ending.peers)),
-        };
-        let entry = words::learned(termination);
+        let encap = matches.map(|matches| matches.to_string()).unwrap_or_default();
+        let named = self.t.names.vrfs.live(key.vrf.into()).cloned().zip(matches);
+        let termination =
+            named.map(|(vrf, matches)| EntityKey::Termination(TerminationKey { vrf, dst, matches }));
+        let entry = words::entity(termination, || "termination".to_owned());
         if !self.t.in_set(ending.peers, self.p.family, &self.p.src) {
             return Err(self.refuse(format!("from {source}"), entry, drop::TUNNEL_UNTRUSTED_PEER));
         }
@@ -67,7 +71,6 @@ impl Walk<'_> {
         }
         let back = BackKey { port: ending.port, family: self.p.family.into(), remote: self.p.src };
         let back = self.t.look(BACKS, &back).unwrap_or(0) as u16;
-        let (vrf, dst) = (self.vrf_name(self.p.vrf), words::ip(self.p.family, self.p.dst));
         let effect = format!("decapsulate, restart at {}", self.port_name(ending.port));
         self.saw(format!("{vrf} {dst} {encap} from {source}"), entry, effect);
         self.enter(key.kind, end, ending.port, back)?;

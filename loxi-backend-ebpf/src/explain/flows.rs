@@ -214,7 +214,7 @@ impl Walk<'_> {
         };
         let index = timeout::index(rest::state(entry.word), rest::protocol(entry.word)) & 15;
         let seconds = u64::from(zone.timeouts[usize::from(index)]);
-        let idle = seconds * super::SECOND >> TICK_SHIFT;
+        let idle = (seconds * super::SECOND) >> TICK_SHIFT;
         let now = tick(self.p.now);
         let recent = |seen: u32| i64::from(now.wrapping_sub(seen).cast_signed()) < idle.cast_signed();
         if recent(entry.seen.seen) {

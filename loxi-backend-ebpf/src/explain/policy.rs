@@ -198,7 +198,7 @@ impl Walk<'_> {
         let group = self.policy_of(source).groups as u32;
         self.evaluate(&Connection { group, subject: source, src, dst, protocol, dport })?;
         let group = (self.policy_of(destination).groups >> 32) as u32;
-        if destination == 0 || group == 0 || self.from_node(source, &tuple.src) {
+        if destination == 0 || group == 0 || self.is_from_node(source, &tuple.src) {
             return Ok(());
         }
         self.meet(Stage::IngressPolicy);
@@ -206,7 +206,7 @@ impl Walk<'_> {
     }
 
     /// Whether a host port sends it from an address that any VRF has as the node's own.
-    fn from_node(&self, source: u16, src: &Addr) -> bool {
+    fn is_from_node(&self, source: u16, src: &Addr) -> bool {
         if self.port_of(source).is_none_or(|port| port.kind != kind::HOST) {
             return false;
         }

@@ -59,6 +59,9 @@ pub struct Ran {
     pub ns: u32,
 }
 
+/// Keys and values of a table.
+pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Tables by bytes. Arrays that are mapped are read and written through [`Kernel::memory`].
 pub trait Kernel: Send {
     /// Puts a value.
@@ -92,7 +95,7 @@ pub trait Kernel: Send {
     ///
     /// # Errors
     /// [`KernelError`].
-    fn entries(&self, table: Table) -> Result<Vec<(Vec<u8>, Vec<u8>)>, KernelError>;
+    fn entries(&self, table: Table) -> Result<Entries, KernelError>;
 
     /// How many entries a table has room for.
     fn capacity(&self, table: Table) -> u32;

@@ -283,7 +283,7 @@ fn common(prefix: &[u8], key: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AFFINITY, COUNTERS, HASHES, KEPT, META, NAMES, ROUTES, TURNS, bytes};
+    use super::super::{AFFINITY, COUNTERS, KEPT, META, NAMES, ROUTES, TURNS, bytes};
     use super::*;
     use loxi_ebpf_layout::l3::{FIXED_BITS, Route};
     use loxi_ebpf_layout::lb::{Affinity, AffinityKey};

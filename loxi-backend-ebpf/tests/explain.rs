@@ -8,8 +8,8 @@ use loxi_conformance::{run_generated, run_rows};
 use loxi_core::capability::Capabilities;
 use loxi_core::change::{Applied, Transaction};
 use loxi_core::dataplane::{
-    Dataplane, DataplaneError, FlowPage, FlowQuery, InjectRequest, Injected, Local, PacketIn, SnapshotPage,
-    SnapshotQuery,
+    ChoiceMode, Dataplane, DataplaneError, FlowPage, FlowQuery, InjectRequest, Injected, Local, PacketIn,
+    SnapshotPage, SnapshotQuery,
 };
 use loxi_core::net::PortName;
 use loxi_core::packet::{Counters, Fate, Stage, State, Timestamp};
@@ -249,4 +249,38 @@ fn a_record_of_a_flow_is_told_of_with_why_it_is_or_is_not_believed() {
     // Asking took nothing: the flow has the packets that were run.
     let page = local.flows(&FlowQuery::default()).unwrap();
     assert_eq!(page.flows.iter().map(|flow| flow.packets).collect::<Vec<_>>(), [[2, 0]]);
+}
+
+#[test]
+fn limits_are_those_that_a_packet_would_meet() {
+    let local = local(Mode::Tc);
+    let text = BRIDGE.replace("{name: z}", "{name: z, max_flows: 1}");
+    let entities = loxi_core::text::from_yaml(&text).unwrap();
+    local.apply(&Transaction::replace("x", loxi_core::ir::Owner::new("test").unwrap(), entities)).unwrap();
+    let port = |name: &str| PortName::new(name).unwrap();
+    local.attach(&port("p1")).unwrap();
+    local.attach(&port("p2")).unwrap();
+    let now = Timestamp(1_000_000 * Timestamp::SECOND);
+    let check = |tcp: &str, fate: &str| {
+        let words = format!("eth 02:00:00:00:00:01>02:00:00:00:00:02 / ipv4 10.0.0.1>10.0.0.2 / tcp {tcp}");
+        let bytes = loxi_conformance::build(&words).unwrap();
+        let packet = PacketIn { port: port("p1"), bytes, at: None };
+        let explain = |ebpf: &mut Ebpf| ebpf.explain_programs(&packet, now, &ChoiceMode::First).unwrap();
+        let explained = local.with_backend(explain);
+        let request = InjectRequest {
+            packets: vec![packet.clone()],
+            now: Some(now),
+            commit: true,
+            ..Default::default()
+        };
+        let injected = local.inject(&request).unwrap().remove(0);
+        assert_eq!(explained.fate.to_string(), fate, "{}", explained.trace);
+        assert_eq!(difference(&explained, &injected), None, "{}", explained.trace);
+    };
+    check("1000>80 S", "forwarded");
+    check("1001>80 S", "dropped(ct_full)");
+    check("1000>80 R", "forwarded");
+    // The connection that is over makes room for the one that takes its place.
+    check("1000>80 S", "forwarded");
+    check("1001>80 S", "dropped(ct_full)");
 }

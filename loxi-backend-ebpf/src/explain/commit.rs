@@ -3,6 +3,7 @@
 use super::{Step, Walk, words};
 use crate::sys::{SOURCES, ZONE_COUNT};
 use loxi_core::packet::Stage;
+use loxi_ebpf_layout::Addr;
 use loxi_ebpf_layout::code::{Fate, drop, program};
 use loxi_ebpf_layout::flow::state;
 use loxi_ebpf_layout::l3::{Source, Zone};
@@ -34,12 +35,17 @@ impl Walk<'_> {
     /// The limit that forbids another flow.
     fn limit(&self, zone: &Zone) -> Option<Fate> {
         // A count below zero, which lasts while two sides correct it, is no full one.
-        let full = |count: u64, most: u32| count.cast_signed() >= i64::from(most);
+        let full = |count: u64, freed: bool, most: u32| {
+            count.cast_signed().wrapping_sub(freed.into()) >= i64::from(most)
+        };
+        let freed =
+            |counts: &dyn Fn(u8, Addr) -> bool| self.freed.is_some_and(|(state, src)| counts(state, src));
         let Some(count) = self.t.array(ZONE_COUNT, self.p.zone.into()) else { return Some(drop::CT_FULL) };
-        if full(count.flows, zone.max_flows) {
+        if full(count.flows, self.freed.is_some(), zone.max_flows) {
             return Some(drop::CT_FULL);
         }
-        if state::is_half_open(self.p.next_state) && full(count.half_open, zone.max_half_open) {
+        let half_open = freed(&|state, _| state::is_half_open(state));
+        if state::is_half_open(self.p.next_state) && full(count.half_open, half_open, zone.max_half_open) {
             return Some(drop::CT_HALF_OPEN_LIMIT);
         }
         if zone.max_per_source == u32::MAX {
@@ -47,7 +53,8 @@ impl Walk<'_> {
         }
         let key = Source { zone: self.p.zone.into(), family: self.p.family.into(), addr: self.p.src };
         let flows = self.t.look(SOURCES, &key).unwrap_or(0);
-        full(flows, zone.max_per_source).then_some(drop::CT_SOURCE_LIMIT)
+        let own = freed(&|_, src| src == self.p.src);
+        full(flows, own, zone.max_per_source).then_some(drop::CT_SOURCE_LIMIT)
     }
 
     /// Whether both directions find a place in the table of flows.

@@ -166,6 +166,7 @@ impl Walk<'_> {
         // A reply whose flow has ended without it: what its record leads to is another's.
         if original == number || cold.partner == number && entry.key.is(&reply) {
             self.forgotten.extend([original, cold.partner]);
+            self.freed = Some((rest::state(first.word), first.key.src));
         }
     }
 

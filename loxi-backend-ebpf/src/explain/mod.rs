@@ -121,6 +121,8 @@ struct Walk<'a> {
     refused: bool,
     /// Places of flows that the packet ends.
     forgotten: Vec<u32>,
+    /// State and source of a flow that it ends, which count no more.
+    freed: Option<(u8, Addr)>,
     steps: Vec<TraceStep>,
     outputs: Vec<Output>,
 }
@@ -152,6 +154,7 @@ impl<'a> Walk<'a> {
             at: Stage::Parse,
             refused: false,
             forgotten: Vec::new(),
+            freed: None,
             steps: Vec::new(),
             outputs: Vec::new(),
         }

@@ -6,7 +6,7 @@ use crate::{packets, show};
 use loxi_core::dataplane::{
     ChoiceMode, Dataplane, DataplaneError, Explanation, InjectRequest, Injected, PacketIn,
 };
-use loxi_core::packet::{Fate, Timestamp, Verdict};
+use loxi_core::packet::{Fate, Parting, Timestamp, Verdict};
 use serde_json::{Map, Value, json};
 
 /// What `inject` asks for.
@@ -127,10 +127,37 @@ pub(crate) async fn explain(
                 Map::from_iter([("packet".to_owned(), json!(index)), ("port".to_owned(), json!(packet.port))])
             }
         };
+        if let Some(beside) = beside(&explanation, result.as_ref()) {
+            line.insert("agrees".to_owned(), json!(beside.agrees));
+            if let Some(parting) = beside.parting {
+                let steps = json!({"installed": parting.this, "reference": parting.other});
+                line.insert("parts".to_owned(), steps);
+            }
+        }
         line.insert("explanation".to_owned(), json!(explanation));
         show::item(&line, output)?;
     }
     Ok(())
+}
+
+/// What is installed beside the reference.
+struct Beside<'a> {
+    /// Whether both come to the same.
+    agrees: bool,
+    /// Where they part, if they don't.
+    parting: Option<Parting<'a>>,
+}
+
+/// Lays the reference's answer beside that of what is installed; none: there is no such answer.
+fn beside<'a>(explanation: &'a Explanation, result: Option<&Injected>) -> Option<Beside<'a>> {
+    let reference = explanation.reference.as_ref()?;
+    let agrees = match result {
+        Some(result) => result.verdict == reference.verdict,
+        // Without a verdict, what the last steps say must do.
+        None => explanation.installed.steps.last() == reference.trace.steps.last(),
+    };
+    let parting = if agrees { None } else { explanation.installed.parts_from(&reference.trace) };
+    Some(Beside { agrees, parting })
 }
 
 /// One screen for a person.
@@ -145,6 +172,16 @@ fn explained(
     if let Some(reference) = &explanation.reference {
         text.push_str(&format!("the reference:\n{}", reference.trace));
         text.push_str(&format!("the reference says: {}", verdict(&reference.verdict)));
+    }
+    match beside(explanation, result) {
+        Some(Beside { agrees: true, .. }) => text.push_str("both agree\n"),
+        Some(Beside { parting: Some(parting), .. }) => {
+            text.push_str(&format!("they part here:\n  installed  {}\n", parting.this));
+            let other = parting.other.map_or_else(|| "nothing of the kind".to_owned(), ToString::to_string);
+            text.push_str(&format!("  reference  {other}\n"));
+        }
+        Some(Beside { parting: None, .. }) => text.push_str("they differ, though every step is the same\n"),
+        None => {}
     }
     if let Some(result) = result {
         text.push_str(&format!("=> {}", verdict(&result.verdict)));

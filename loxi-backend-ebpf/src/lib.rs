@@ -3,6 +3,7 @@
 
 mod backend;
 mod capabilities;
+mod explain;
 pub mod hook;
 pub mod install;
 pub mod load;
@@ -13,6 +14,7 @@ pub mod sys;
 
 pub use backend::{Delta, Devices, Ebpf, Mode, OpenError, Options, Undo};
 pub use capabilities::{NAME, capabilities};
+pub use explain::Explained;
 pub use hook::Namespaces;
 pub use load::Sizes;
 

@@ -64,6 +64,10 @@ impl SlowPath for ReferencePath {
         Finished { injected, counters }
     }
 
+    fn trial(&self) -> Box<dyn SlowPath> {
+        Box::new(self.clone())
+    }
+
     fn forget_port(&mut self, port: &PortName) {
         self.tokens.keep(|other| other != port);
     }

@@ -3,7 +3,8 @@
 //! A transaction is acknowledged only after the state file has it, so that a
 //! client that sends it again to the next daemon gets the first result. A port
 //! that somebody detaches stays so, over a restart too, until somebody attaches
-//! it; all others are attached by [`crate::attach`]. Each request is a span.
+//! it; all others are attached by [`crate::attach`]. Beside what a backend says
+//! of a packet stands what the reference makes of it. Each request is a span.
 
 use crate::Engine;
 use crate::keep::Keeper;
@@ -81,7 +82,10 @@ impl Dataplane for Held {
 
     #[tracing::instrument(level = "debug", skip_all, fields(port = %packet.port))]
     async fn explain(&self, packet: PacketIn, now: Option<Timestamp>) -> Result<Explanation, DataplaneError> {
-        self.engine.explain(&packet, now)
+        let now = now.or(packet.at).unwrap_or_else(|| Timestamp(loxi_linux::clock::now()));
+        let mut explanation = self.engine.explain(&packet, Some(now))?;
+        explanation.reference = self.engine.with_backend(|node| node.reference(&packet, now))?;
+        Ok(explanation)
     }
 
     #[tracing::instrument(skip_all, fields(packets = request.packets.len(), commit = request.commit))]

@@ -10,7 +10,7 @@ use loxi_core::dataplane::{
 use loxi_core::ir::Pipeline;
 use loxi_core::net::PortName;
 use loxi_core::packet::{ChoiceSource, Counters, State, Timestamp, Trace};
-use loxi_reference::Reference;
+use loxi_reference::{Reference, ReferencePath};
 
 /// A backend of the daemon.
 pub enum Node {
@@ -43,6 +43,21 @@ macro_rules! ask {
 }
 
 impl Node {
+    /// What the reference makes of a packet on what the backend has learned; none where the backend is
+    /// the reference itself.
+    ///
+    /// # Errors
+    /// [`DataplaneError::NoSuchPort`].
+    pub fn reference(&self, packet: &PacketIn, now: Timestamp) -> Result<Option<Injected>, DataplaneError> {
+        match self {
+            Self::Reference(_) => Ok(None),
+            Self::Ebpf(backend) => {
+                let mut reference = ReferencePath::assuming(&backend.capabilities());
+                backend.explain_by(&mut reference, packet, now).map(Some)
+            }
+        }
+    }
+
     /// Lets time pass.
     pub fn tick(&mut self, now: Timestamp) {
         ask!(self, backend => backend.tick(now));

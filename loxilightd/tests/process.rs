@@ -3,11 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod place;
+
+use place::{Daemon, Place};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const PIPELINE: &str = "\
@@ -34,123 +35,15 @@ flows:
     ingress: {port: loxi-none1, mac: \"02:00:00:00:00:01\"}
 ";
 
-/// The `llcli` of this build.
-fn llcli() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let daemon = Path::new(env!("CARGO_BIN_EXE_loxilightd"));
-        let profile = daemon.parent().unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "llcli", "--target-dir"]).arg(profile.parent().unwrap());
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-        profile.join("llcli")
-    })
+/// A place with that pipeline.
+fn place() -> Place {
+    Place::with(PIPELINE)
 }
 
-struct Place {
-    folder: tempfile::TempDir,
-}
-
-struct Daemon {
-    child: Child,
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Daemon {
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    /// Stops it in order.
-    fn stop(mut self) {
-        self.signal(rustix::process::Signal::TERM);
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Place {
-    fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
-        place.write("node.yaml", PIPELINE);
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run_dir(&self) -> PathBuf {
-        self.path("run")
-    }
-
-    fn write(&self, name: &str, content: &str) -> PathBuf {
-        std::fs::write(self.path(name), content).unwrap();
-        self.path(name)
-    }
-
-    fn command(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_loxilightd"));
-        command.arg("--run-dir").arg(self.run_dir()).args(["--log", "debug"]);
-        command.arg("--pipeline").arg(self.path("node.yaml"));
-        if !more.contains(&"--backend") {
-            command.args(["--backend", "reference"]);
-        }
-        command.args(more);
-        command.env_remove("NOTIFY_SOCKET");
-        command
-    }
-
-    /// Starts a daemon and waits until it is ready.
-    fn start(&self, more: &[&str]) -> Daemon {
-        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let mut child = self.command(more).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let log = || std::fs::read_to_string(self.path("log")).unwrap();
-        assert!(line.starts_with("ready instance=default "), "{line}{}", log());
-        assert!(self.run_dir().join("ready").exists());
-        Daemon { child }
-    }
-
-    /// A start that must fail.
-    fn refused(&self, more: &[&str]) -> String {
-        let output = self.command(more).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(output.stdout.is_empty(), "{output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    fn llcli(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(llcli());
-        command.arg("--socket").arg(self.run_dir()).args(args).output().unwrap()
-    }
-
-    fn prints(&self, args: &[&str]) -> String {
-        let output = self.llcli(args);
-        assert!(output.status.success(), "{args:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Gives the daemon a flow, without a packet or a device.
-    fn learns(&self) {
-        let file = self.write("state.yaml", FLOW);
-        self.prints(&["state", "import", "-f", file.to_str().unwrap()]);
-    }
-
-    fn apply(&self, name: &str, content: &str, id: &str) -> String {
-        let file = self.write(name, content);
-        self.prints(&["apply", "-f", file.to_str().unwrap(), "--id", id])
-    }
+/// Gives the daemon a flow, without a packet or a device.
+fn learns(place: &Place) {
+    let file = place.write("state.yaml", FLOW);
+    place.prints(&["state", "import", "-f", file.to_str().unwrap()]);
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -163,12 +56,12 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn a_killed_daemon_goes_on_where_it_was() {
-    let place = Place::new();
+    let place = place();
     let daemon = place.start(&[]);
     let mine = "version: 1\nvrfs: [{name: mine}]\n";
     let first = place.apply("mine.yaml", mine, "once");
     assert_eq!(first, "generation 2: 1 created, 0 updated, 0 deleted\n");
-    place.learns();
+    learns(&place);
     assert!(place.prints(&["flows"]).contains("udp 10.244.1.10:40000 -> 10.244.1.11:53"));
     place.prints(&["detach", "loxi-none2"]);
     // A transaction that was acknowledged right before the kill.
@@ -196,10 +89,10 @@ fn a_killed_daemon_goes_on_where_it_was() {
 
 #[test]
 fn what_packets_teach_is_saved_without_any_transaction() {
-    let place = Place::new();
+    let place = place();
     let daemon = place.start(&[]);
     let saved = || std::fs::read(place.run_dir().join("state.cbor")).unwrap();
-    place.learns();
+    learns(&place);
     let before = saved();
     // A packet makes the flow younger, and nothing else happens.
     place.prints(&["inject", "--commit", "--port", "loxi-none1", "--hex", UDP]);
@@ -211,7 +104,7 @@ fn what_packets_teach_is_saved_without_any_transaction() {
 
 #[test]
 fn a_second_holder_is_refused_and_the_first_unharmed() {
-    let place = Place::new();
+    let place = place();
     let daemon = place.start(&[]);
     let complaint = place.refused(&[]);
     let holder = format!("is held by process {}", daemon.child.id());
@@ -221,7 +114,7 @@ fn a_second_holder_is_refused_and_the_first_unharmed() {
 
 #[test]
 fn a_pipeline_file_that_is_wrong_changes_nothing() {
-    let place = Place::new();
+    let place = place();
     let daemon = place.start(&[]);
     let before = place.prints(&["get", "all", "-o", "json"]);
     for (content, complaint) in [
@@ -248,7 +141,7 @@ fn a_pipeline_file_that_is_wrong_changes_nothing() {
 
 #[test]
 fn going_back_to_an_earlier_file_is_no_repetition() {
-    let place = Place::new();
+    let place = place();
     let daemon = place.start(&[]);
     let count = || place.prints(&["get", "ports"]).lines().count() - 1;
     for (content, ports) in [("version: 1\n", 0), (PIPELINE, 2), ("version: 1\n", 0), (PIPELINE, 2)] {
@@ -260,7 +153,7 @@ fn going_back_to_an_earlier_file_is_no_repetition() {
 
 #[test]
 fn a_damaged_state_file_is_refused_by_name() {
-    let place = Place::new();
+    let place = place();
     place.start(&[]).stop();
     let path = place.run_dir().join("state.cbor");
     let mut damaged = std::fs::read(&path).unwrap();
@@ -278,7 +171,7 @@ fn a_damaged_state_file_is_refused_by_name() {
 #[test]
 fn the_state_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
-    let place = Place::new();
+    let place = place();
     let _daemon = place.start(&[]);
     let mode = |name: &str| place.run_dir().join(name).metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("."), mode("state.cbor"), mode("lock")), (0o700, 0o600, 0o600));
@@ -286,7 +179,7 @@ fn the_state_is_its_owners_alone() {
 
 #[test]
 fn metrics_are_scraped_and_the_manager_is_told() {
-    let place = Place::new();
+    let place = place();
     let manager = std::os::unix::net::UnixDatagram::bind(place.path("notify")).unwrap();
     let metrics = format!("unix:{}", place.path("metrics.sock").display());
     let mut command = place.command(&["--metrics", &metrics]);
@@ -324,7 +217,7 @@ fn metrics_are_scraped_and_the_manager_is_told() {
 
 #[test]
 fn packets_can_be_tried_without_devices() {
-    let place = Place::new();
+    let place = place();
     let daemon = place.start(&["--no-devices"]);
     let try_it = || place.prints(&["inject", "--port", "loxi-none1", "--hex", UDP]);
     assert!(try_it().contains(": forwarded\n  out loxi-none2 (42 bytes)\n"), "{}", try_it());
@@ -339,7 +232,7 @@ fn packets_can_be_tried_without_devices() {
 
 #[test]
 fn the_negative_control_passes_nothing() {
-    let place = Place::new();
+    let place = place();
     let _daemon = place.start(&["--backend", "none", "--no-devices"]);
     let verdict = place.prints(&["inject", "--port", "loxi-none1", "--hex", UDP]);
     assert!(verdict.contains("dropped, unsupported"), "{verdict}");
@@ -347,7 +240,7 @@ fn the_negative_control_passes_nothing() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    let place = Place::new();
+    let place = place();
     let complaint = place.refused(&["--instance", "No Such"]);
     assert!(complaint.contains("is not an instance name"), "{complaint}");
     let complaint = place.refused(&["--dataplane-netns", "/nowhere"]);

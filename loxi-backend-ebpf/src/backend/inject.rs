@@ -2,13 +2,16 @@
 //! finishes what they leave.
 
 use super::{Inner, counters};
-use crate::run::{Asked, Choices, LENGTHS, choices_of, trace_of, verdict_of};
+use crate::explain::Explained;
+use crate::run::{Asked, Choices, LENGTHS, choices_of, fate_of, trace_of, verdict_of};
 use loxi_core::dataplane::{
-    DataplaneError, Finished, InjectRequest, Injected, PacketIn, PuntedPacket, SlowPathView,
+    DataplaneError, Finished, InjectRequest, Injected, PacketIn, PuntedPacket, SlowPath, SlowPathView,
 };
-use loxi_core::ir::Port;
+use loxi_core::ir::{Origin, Port};
 use loxi_core::net::{PortName, ZoneName};
-use loxi_core::packet::{Fate, PortCounters, Timestamp, Trace, Verdict};
+use loxi_core::packet::{
+    ChoiceSource, Fate, PortCounters, Stage, Timestamp, Trace, TraceEntry, TraceStep, Verdict,
+};
 use loxi_core::reason::{DropReason, PuntReason};
 use loxi_ebpf_layout::code;
 use loxi_ebpf_layout::scratch::{Beside, flag};
@@ -67,18 +70,21 @@ impl Inner {
             nonce: 0,
         };
         let question = choices.question();
+        // Read before anything runs: that of a packet by itself is a look at what it finds.
+        let explained = if commit { None } else { Some(self.explained(packet, now, &question, false)?) };
         let kernel = &*self.installer.w.kernel;
         let asked = self
             .asker
             .ask(kernel, &packet.bytes, beside, &question)
             .map_err(|error| DataplaneError::Internal(error.to_string()))?;
         if code::is_unfinished(asked.answer.fate) {
-            return self.finish(packet, &asked, now, choices, commit);
+            return self.finish(packet, &asked, now, choices, commit, explained);
         }
         let made = choices_of(&*self.installer.w.kernel, &asked.answer);
         choices.made(made.len());
         let verdict = verdict_of(&asked, &self.installer.w.names);
-        Ok(Injected { verdict, choices: made, trace: trace_of(&asked), punt: None })
+        let trace = explained.map_or_else(|| trace_of(&asked), |explained| told(explained, &asked));
+        Ok(Injected { verdict, choices: made, trace, punt: None })
     }
 
     /// A frame that the kernel runs no program on.
@@ -99,6 +105,7 @@ impl Inner {
         now: Timestamp,
         choices: &mut Choices,
         commit: bool,
+        explained: Option<Explained>,
     ) -> Result<Injected, DataplaneError> {
         let reason = PuntReason::from_number(u16::from(asked.answer.fate - code::PUNTED));
         let punted = self.punted(&packet.port, reason, packet.bytes.clone());
@@ -110,9 +117,13 @@ impl Inner {
         };
         drop(source);
         match finished {
-            Some(Finished { injected, counters: counted }) => {
+            Some(Finished { mut injected, counters: counted }) => {
                 if commit {
                     self.add_counters(&counted);
+                }
+                if let Some(explained) = explained {
+                    let steps = told(explained, asked).steps;
+                    injected.trace.steps.splice(0..0, steps);
                 }
                 Ok(injected)
             }
@@ -143,7 +154,7 @@ impl Inner {
         &mut self,
         punted: &PuntedPacket,
         now: Timestamp,
-        choices: &mut dyn loxi_core::packet::ChoiceSource,
+        choices: &mut dyn ChoiceSource,
         with_trace: bool,
     ) -> Option<Finished> {
         let path = self.slow_path.as_mut()?;
@@ -154,14 +165,25 @@ impl Inner {
     }
 
     /// The same without consequences.
-    fn by_slow_path_dry(
+    pub(super) fn by_slow_path_dry(
         &mut self,
         punted: &PuntedPacket,
         now: Timestamp,
-        choices: &mut dyn loxi_core::packet::ChoiceSource,
+        choices: &mut dyn ChoiceSource,
     ) -> Option<Finished> {
+        let mut path = self.slow_path.as_ref()?.trial();
+        Some(self.tried(&mut *path, punted, now, choices))
+    }
+
+    /// What a slow path makes of a packet on what is learned. Nothing of it stays.
+    pub(super) fn tried(
+        &mut self,
+        path: &mut dyn SlowPath,
+        punted: &PuntedPacket,
+        now: Timestamp,
+        choices: &mut dyn ChoiceSource,
+    ) -> Finished {
         let learned = self.learned();
-        let path = self.slow_path.as_mut()?;
         let store = self.installer.store(self.seed, &mut self.pace);
         let mut overlay = crate::state::Overlay::new(&store, learned);
         let view = SlowPathView {
@@ -170,7 +192,7 @@ impl Inner {
             state: &mut overlay,
             now,
         };
-        Some(path.finish(punted, view, choices, true))
+        path.finish(punted, view, choices, true)
     }
 
     /// Counts of what is learned, for whoever may not change it.
@@ -216,6 +238,20 @@ impl Inner {
     }
 }
 
+/// The steps that were read from the tables; and where the programs come to another fate than they
+/// tell of, that.
+fn told(explained: Explained, asked: &Asked) -> Trace {
+    let mut trace = explained.trace;
+    let fate = fate_of(asked.answer.fate);
+    if fate != explained.fate {
+        let entry = TraceEntry { entity: None, origin: Origin::default(), text: "programs".to_owned() };
+        let key = "what the tables say is not what the programs do".to_owned();
+        let effect = fate.to_string();
+        trace.steps.push(TraceStep { stage: Stage::Send, key, entry: Some(entry), effect });
+    }
+    trace
+}
+
 /// Counters of one packet that is dropped.
 fn dropped(port: &PortName, length: usize, reason: DropReason) -> BTreeMap<PortName, PortCounters> {
     let mut counted = PortCounters { rx_packets: 1, rx_bytes: length as u64, ..PortCounters::default() };
@@ -225,7 +261,7 @@ fn dropped(port: &PortName, length: usize, reason: DropReason) -> BTreeMap<PortN
 
 /// What the programs would say of a frame that is too short for the kernel to run them on it: one without
 /// a whole Ethernet header, or with less than a whole IP header behind it.
-fn too_short(frame: &[u8]) -> Option<DropReason> {
+pub(super) fn too_short(frame: &[u8]) -> Option<DropReason> {
     let Some((ethernet, rest)) = frame.split_at_checked(*LENGTHS.start()) else {
         return Some(DropReason::Truncated);
     };

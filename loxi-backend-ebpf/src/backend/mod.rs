@@ -8,6 +8,7 @@
 
 mod counters;
 mod events;
+mod explain;
 mod inject;
 mod open;
 mod options;
@@ -294,10 +295,7 @@ impl Backend for Ebpf {
     }
 
     fn explain(&self, packet: &PacketIn, now: Timestamp) -> Result<Trace, DataplaneError> {
-        let inner = self.inner.borrow();
-        inner.number_of(&packet.port)?;
-        let _ = now;
-        Ok(Trace::default())
+        self.inner.borrow_mut().explain(packet, now)
     }
 
     fn test_packet(

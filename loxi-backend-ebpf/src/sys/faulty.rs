@@ -73,6 +73,10 @@ impl Kernel for FaultyKernel {
         self.inner.get(table, key)
     }
 
+    fn longest(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
+        self.inner.longest(table, key)
+    }
+
     fn entries(&self, table: Table) -> Result<Entries, KernelError> {
         self.inner.entries(table)
     }

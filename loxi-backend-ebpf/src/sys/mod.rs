@@ -24,9 +24,6 @@ pub use table::*;
 use loxi_ebpf_layout::Plain;
 use std::io;
 
-/// Keys and values of a table, as bytes.
-pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
-
 /// A call that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{call} {object}: {source}")]
@@ -62,6 +59,9 @@ pub struct Ran {
     pub ns: u32,
 }
 
+/// Keys and values of a table.
+pub type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// Tables by bytes. Arrays that are mapped are read and written through [`Kernel::memory`].
 pub trait Kernel: Send {
     /// Puts a value.
@@ -81,6 +81,15 @@ pub trait Kernel: Send {
     /// # Errors
     /// [`KernelError`].
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KernelError>;
+
+    /// The value of the longest prefix of a key, in a table of prefixes.
+    ///
+    /// # Errors
+    /// [`KernelError`].
+    fn longest(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
+        // The kernel looks for nothing else in such a table.
+        self.get(table, key)
+    }
 
     /// Every key and value, in no order. One that is changed meanwhile may be there or not.
     ///

@@ -4,7 +4,7 @@
 //! - Tables have the room that the programs give them, but the flow tables, whose size is given;
 //!   a full one refuses a new key as the kernel does.
 //! - [`Put`] is honoured, with the kernel's error numbers.
-//! - A look-up is exact in every table: no program runs here, so none asks for the longest prefix.
+//! - [`Kernel::get`] is exact in every table; whoever wants the longest prefix says so.
 //! - Clones share the tables and the memory, as processes share those of the kernel.
 
 use super::{Entries, Kernel, KernelError, MAPPED, Memory, Put, Table};
@@ -228,6 +228,14 @@ impl Kernel for SimulatedKernel {
         }
     }
 
+    fn longest(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
+        self.fits("look up in", table, key, None)?;
+        let hashes = self.hashes();
+        let all = hashes.get(&table).into_iter().flatten();
+        let matching = all.filter_map(|(prefix, value)| Some((common(prefix, key)?, value)));
+        Ok(matching.max_by_key(|(bits, _)| *bits).map(|(_, value)| value.clone()))
+    }
+
     fn entries(&self, table: Table) -> Result<Entries, KernelError> {
         if !self.is_array(table) {
             let hashes = self.hashes();
@@ -257,10 +265,27 @@ impl Kernel for SimulatedKernel {
     }
 }
 
+/// Bits of a prefix that covers a key. Both begin with their number of bits.
+fn common(prefix: &[u8], key: &[u8]) -> Option<u32> {
+    let split = |bytes: &[u8]| {
+        let (bits, data) = bytes.split_first_chunk()?;
+        Some((u32::from_ne_bytes(*bits), data.to_vec()))
+    };
+    let ((bits, prefix), (most, key)) = (split(prefix)?, split(key)?);
+    let whole = (bits / 8) as usize;
+    if bits > most || bits as usize > 8 * prefix.len() || prefix.get(..whole) != key.get(..whole) {
+        return None;
+    }
+    let mask = !(0xff_u16 >> (bits % 8)) as u8;
+    let same = prefix.get(whole).zip(key.get(whole)).is_none_or(|(a, b)| (a ^ b) & mask == 0);
+    same.then_some(bits)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::{AFFINITY, COUNTERS, KEPT, META, NAMES, TURNS, bytes};
+    use super::super::{AFFINITY, COUNTERS, KEPT, META, NAMES, ROUTES, TURNS, bytes};
     use super::*;
+    use loxi_ebpf_layout::l3::{FIXED_BITS, Route};
     use loxi_ebpf_layout::lb::{Affinity, AffinityKey};
     use loxi_ebpf_layout::{Addr, meta};
 
@@ -325,6 +350,21 @@ mod tests {
         assert_eq!(kernel.look(META, &0).unwrap(), Some(meta::Meta::default()));
         kernel.set(META, &0, &told).unwrap();
         assert_eq!(kernel.look(META, &0).unwrap(), Some(told));
+    }
+
+    #[test]
+    fn the_longest_prefix_is_found() {
+        let mut kernel = kernel();
+        let route = |bits, addr| Route { bits: FIXED_BITS + bits, vrf: 1, family: 4, addr: Addr::v4(addr) };
+        for (bits, addr, to) in [(0, [0; 4], 1u32), (8, [10, 0, 0, 0], 2), (23, [10, 1, 2, 0], 3)] {
+            (&mut kernel as &mut dyn Kernel).set(ROUTES, &route(bits, addr), &to).unwrap();
+        }
+        for (addr, to) in [([10, 1, 3, 9], 3), ([10, 1, 4, 9], 2), ([11, 1, 3, 9], 1)] {
+            let found = kernel.longest(Table::Routes, bytes(&route(32, addr))).unwrap();
+            assert_eq!(found, Some(u32::to_ne_bytes(to).to_vec()), "{addr:?}");
+        }
+        let other = Route { vrf: 2, ..route(32, [10, 1, 3, 9]) };
+        assert_eq!(kernel.longest(Table::Routes, bytes(&other)).unwrap(), None);
     }
 
     #[test]

@@ -59,6 +59,9 @@ pub trait SlowPath: Send {
         with_trace: bool,
     ) -> Finished;
 
+    /// A copy of what it keeps by itself, by which packets are tried without consequences.
+    fn trial(&self) -> Box<dyn SlowPath>;
+
     /// Forgets what it keeps about a port by itself. The port is removed; one of the same name is
     /// another one.
     fn forget_port(&mut self, _port: &PortName) {}

@@ -19,7 +19,7 @@ pub use state::{
     AffinityEntry, FdbEntry, FragmentEntry, FragmentKey, NeighborEntry, NeighborState, PathMtuEntry,
     SlotEntry, State,
 };
-pub use trace::{Trace, TraceEntry, TraceStep};
+pub use trace::{Parting, Trace, TraceEntry, TraceStep};
 pub(crate) use verdict::hex_bytes;
 pub use verdict::{Fate, HexError, Output, Unsent, Verdict, parse_hex};
 

@@ -102,6 +102,7 @@ impl Installer {
     /// # Errors
     /// [`KernelError`].
     pub fn reread(&mut self) -> Result<Plan, KernelError> {
+        self.w.reload()?;
         let (plan, strays) = self.read()?;
         self.strays = strays;
         Ok(plan)
@@ -144,6 +145,7 @@ impl Installer {
     }
 
     fn write(&mut self, delta: &PlanDelta, step: &mut u64, what: &mut String) -> Written {
+        self.w.reload()?;
         // What is no row is no row of the plan either: it is written anew where it should be one.
         for stray in self.strays.clone() {
             (*step, *what) = (*step + 1, format!("{stray:?}"));

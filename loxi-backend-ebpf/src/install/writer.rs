@@ -70,6 +70,8 @@ pub(crate) struct Writer {
     /// Generation of the endpoint that changed last.
     pub(crate) generation: u32,
     retiring: Vec<Retire>,
+    /// What is in use could not be read after an installation was taken back.
+    unread: bool,
 }
 
 /// Retires one name's number.
@@ -126,7 +128,7 @@ impl Writer {
         let most = (1..kernel.length(BACKENDS)).map(|slot| kernel.at(BACKENDS, slot).current().generation);
         let generation = most.max().unwrap_or(0);
         let (unsettled, journal, freed, retiring) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { kernel, names, pools, unsettled, journal, freed, generation, retiring })
+        Ok(Self { kernel, names, pools, unsettled, journal, freed, generation, retiring, unread: false })
     }
 
     /// Waits until nobody reads what was replaced.
@@ -342,17 +344,22 @@ impl Writer {
         }
         self.freed.clear();
         self.retiring.clear();
-        let reloaded = self.reload();
-        result.and(reloaded)
+        self.unread = true;
+        result.and(self.reload())
     }
 
-    /// Reads again what numbers and places are in use.
-    fn reload(&mut self) -> Result<(), KernelError> {
+    /// Reads again what numbers and places are in use, where that is not known: a place that was believed to be
+    /// free would be written under its readers.
+    pub(crate) fn reload(&mut self) -> Result<(), KernelError> {
+        if !self.unread {
+            return Ok(());
+        }
         self.names = Names::load(&*self.kernel)?;
         // What was taken for the installation may still be read.
         self.kernel.grace()?;
         self.unsettled.clear();
         self.pools = Pools::load(&*self.kernel)?;
+        self.unread = false;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 //! a figure of packets that went astray is none.
 
 mod bench;
+pub mod ebpf;
 mod workload;
 
 pub use bench::{Bench, BenchError};

@@ -6,6 +6,7 @@ mod capabilities;
 pub mod hook;
 pub mod install;
 pub mod load;
+pub mod measure;
 pub mod plan;
 mod run;
 pub mod state;

@@ -39,12 +39,13 @@ pub struct Here<'a> {
 }
 
 /// A packet's headers as far as they are needed here.
-struct Heads {
-    key: Key,
+pub struct Heads {
+    /// Its flow.
+    pub key: Key,
     dmac: [u8; 6],
     smac: [u8; 6],
     /// Length of the IP packet.
-    len: u32,
+    pub len: u32,
     /// Length of network and transport header.
     headers: u32,
     ttl: u8,
@@ -123,8 +124,9 @@ fn macs<C: Ctx>(ctx: C) -> Option<([u8; 6], [u8; 6])> {
     Some((d, s))
 }
 
+/// Reads the headers of an IPv4 packet that can go the short way.
 #[inline(always)]
-fn heads_v4<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
+pub fn heads_v4<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
     // SAFETY: `at` has checked 20 bytes.
     let w = unsafe { *at::<C, [u32; 5]>(ctx, ETH)? };
     let len = u16::from_be((w[0] >> 16) as u16) as u32;
@@ -148,8 +150,9 @@ fn heads_v4<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
     Some(Heads { key, dmac, smac, len, headers: 20 + l4, ttl, tos, df, l4: ETH + 20 })
 }
 
+/// Reads the headers of an IPv6 packet that can go the short way.
 #[inline(always)]
-fn heads_v6<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
+pub fn heads_v6<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
     // SAFETY: `at` has checked 40 bytes.
     let (w, src, dst) = unsafe {
         (*at::<C, [u32; 2]>(ctx, ETH)?, *at::<C, [u32; 4]>(ctx, ETH + 8)?, *at::<C, [u32; 4]>(ctx, ETH + 24)?)
@@ -374,7 +377,7 @@ pub fn difference(old: &Addr, new: &Addr, words: usize) -> u32 {
 
 /// Gives the packet the addresses and ports of its flow's translation.
 #[inline(always)]
-fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
+pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
     let words = if F::PLACES == V4::PLACES { 1 } else { 4 };
     let old = &heads.key;
     let sources = difference(&old.src, &new.src, words);

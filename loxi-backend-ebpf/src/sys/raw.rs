@@ -558,6 +558,12 @@ impl Program {
         Ok(info::<ProgramInfo>(self.fd.as_fd())?.id)
     }
 
+    /// Bytes of its instructions, and of the machine code that they became.
+    pub(crate) fn sizes(&self) -> io::Result<(u32, u32)> {
+        let info = info::<ProgramInfo>(self.fd.as_fd())?;
+        Ok((info.xlated_len, info.jited_len))
+    }
+
     /// Runs it `repeat` times on a frame, with a context. The frame and the kernel's ns per run afterwards.
     pub(crate) fn test(
         &self,
@@ -726,11 +732,15 @@ pub(crate) fn at_tcx(device: u32) -> io::Result<Vec<Attached>> {
 }
 
 /// The program of a number.
-pub(crate) fn program_named(id: u32) -> io::Result<Attached> {
+pub(crate) fn program_of(id: u32) -> io::Result<Program> {
     let mut attr = ById { id, ..ById::default() };
     // SAFETY: no pointer is passed.
-    let fd = owned(unsafe { bpf(PROG_BY_ID, &mut attr) }?)?;
-    let info: ProgramInfo = info(fd.as_fd())?;
+    Ok(Program::new(owned(unsafe { bpf(PROG_BY_ID, &mut attr) }?)?))
+}
+
+/// Number and name of the program of a number.
+pub(crate) fn program_named(id: u32) -> io::Result<Attached> {
+    let info: ProgramInfo = info(program_of(id)?.fd())?;
     let end = info.name.iter().position(|byte| *byte == 0).unwrap_or(info.name.len());
     Ok(Attached { id, name: String::from_utf8_lossy(&info.name[..end]).into_owned() })
 }

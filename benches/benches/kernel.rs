@@ -1,0 +1,19 @@
+//! Net ns per packet of the eBPF backend and of the kernel's own forwarding, as root.
+//! `cargo bench -p loxi-benches --bench kernel`, or with `-- --quick` for a first look; another word
+//! measures what has it in its name only.
+
+use anyhow::Result;
+use loxi_benches::ebpf::{self, Effort};
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let quick = words.iter().any(|word| word == "--quick");
+    let only = words.iter().find(|word| !word.starts_with('-')).map(String::as_str);
+    if !rustix::process::geteuid().is_root() {
+        println!("left out: eBPF and its peers, which need root");
+        return Ok(());
+    }
+    let effort = if quick { Effort::quick() } else { Effort::full() };
+    ebpf::run(&effort, only, &mut |line| println!("{line}"))?;
+    Ok(())
+}

@@ -8,6 +8,7 @@
 
 mod bench;
 pub mod ebpf;
+pub mod record;
 mod workload;
 
 pub use bench::{Bench, BenchError};

@@ -8,20 +8,24 @@
 
 mod case;
 mod floors;
+mod frames;
+mod live;
 mod measure;
 mod node;
 mod path;
+mod peer;
 mod world;
 
 pub use case::{Case, Figure};
 pub use floors::FloorFigure;
+pub use live::{LiveFigure, live};
 pub use measure::Effort;
 pub use path::{Path, paths};
 pub use world::World;
 
 use anyhow::{Context as _, Result};
-use loxi_backend_ebpf::Sizes;
-use loxi_backend_ebpf::measure::Hook;
+use loxi_backend_ebpf::measure::{Hook, Target};
+use loxi_backend_ebpf::{Mode, Sizes};
 use node::{Node, Ready};
 
 /// Everything that is measured of the programs.
@@ -31,6 +35,10 @@ pub struct Figures {
     pub paths: Vec<Figure>,
     /// Floors.
     pub floors: Vec<FloorFigure>,
+    /// Live frames.
+    pub live: Vec<LiveFigure>,
+    /// Bytes of the entry programs: instructions, and machine code.
+    pub sizes: Vec<(Hook, u32, u32)>,
 }
 
 /// Measures every path at these numbers of flows. `tell` gets each figure as it comes.
@@ -48,7 +56,7 @@ pub fn run(effort: &Effort, only: Option<&str>, tell: &mut dyn FnMut(&str)) -> R
         let most = numbers.iter().copied().fold(default.flows_v4, u32::max);
         // A bucket of IPv6 has few places: with twice the room each flow finds one.
         let sizes = Sizes { flows_v4: most, flows_v6: most.max(2 * default.flows_v6) };
-        let node = Node::new(&world, sizes)?;
+        let node = Node::new(&world, sizes, Mode::Xdp, &Hook::ALL)?;
         for path in paths() {
             let floors = path.floors && wanted("floor");
             if !wanted(path.name) && !floors {
@@ -76,6 +84,12 @@ fn measured(
     tell: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let ready = Ready::new(node, case)?;
+    if figures.sizes.is_empty() {
+        for hook in Hook::ALL {
+            let (instructions, code) = ready.bench.size_of(hook, Target::Installed)?;
+            figures.sizes.push((hook, instructions, code));
+        }
+    }
     for hook in Hook::ALL.into_iter().filter(|hook| case.path.hooks.contains(hook)) {
         if itself {
             let figure = case::measure(&ready, hook, effort).with_context(|| hook.name())?;

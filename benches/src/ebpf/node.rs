@@ -1,6 +1,7 @@
 //! A case made ready: pipeline and flows in the tables, and the reference's word on what must come out.
 
 use super::case::Case;
+use super::frames::frames;
 use super::path::Resized;
 use super::world::World;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -12,7 +13,7 @@ use loxi_core::dataplane::{Backend, ChoiceMode, InjectRequest, Local, PacketIn};
 use loxi_core::ir::Owner;
 use loxi_core::net::PortName;
 use loxi_core::packet::{Flow, FlowState, State, TcpState, Timestamp, Verdict};
-use loxi_ebpf_layout::bench::{Frames, STEP, WORDS, WORDS_AT, number, resize, shape, source};
+use loxi_ebpf_layout::bench::{Frames, STEP, number, resize, source};
 use loxi_reference::Reference;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -37,21 +38,23 @@ pub(super) struct Node<'w> {
     local: Local<Ebpf>,
     /// How far the programs' clock is behind.
     lag: Arc<AtomicU64>,
+    /// Hooks at which packets of all ports are met.
+    hooks: &'static [Hook],
 }
 
 impl<'w> Node<'w> {
     /// Loads it.
-    pub(super) fn new(world: &'w World, sizes: Sizes) -> Result<Self> {
+    pub(super) fn new(world: &'w World, sizes: Sizes, mode: Mode, hooks: &'static [Hook]) -> Result<Self> {
         let lag = Arc::new(AtomicU64::new(0));
         let options = Options {
-            mode: Mode::Xdp,
+            mode,
             sizes,
             devices: Devices::Here,
             pins: Some(world.pins()),
             discard_state: true,
             ..Options::default()
         };
-        Ok(Self { world, local: Local::new(Ebpf::open(options)?, clock(&lag)), lag })
+        Ok(Self { world, local: Local::new(Ebpf::open(options)?, clock(&lag)), lag, hooks })
     }
 }
 
@@ -136,54 +139,20 @@ impl<'n> Ready<'n> {
     /// What the wrapper makes.
     fn frames(&self) -> Result<Frames> {
         let case = self.case;
-        let number = usize::from(case.v6) + if case.path.resized == Resized::Shorter { 2 } else { 0 };
-        let shape = shape::ALL[number];
-        let (port, addr) = source(0);
-        let (port, addr) = (u32::from(port.to_be()), u32::from(addr.to_be()));
-        let mut bytes = self.frame.clone();
-        bytes.resize(bytes.len().max(WORDS_AT + 8 * WORDS), 0);
-        let mut take = |at: usize| -> u32 {
-            let word = u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
-            bytes[at..at + 2].fill(0);
-            word.into()
-        };
-        ensure!(
-            (take(shape.addr), take(shape.port)) == (addr, port),
-            "the frame is not laid out as expected"
-        );
-        // Ones' complement: what a checksum says without some of its words.
-        let without = |check: u32, parts: &[u32]| {
-            (!check & 0xffff) + parts.iter().map(|part| !part & 0xffff).sum::<u32>()
-        };
-        let l4_sum = without(take(shape.l4_check), &[addr, port]);
-        let ip_sum = if shape.ip_check == 0 { 0 } else { without(take(shape.ip_check), &[addr]) };
-        let mut words = [0u64; WORDS];
-        for (word, bytes) in words.iter_mut().zip(bytes[WORDS_AT..].chunks_exact(8)) {
-            *word = u64::from_ne_bytes(bytes.try_into()?);
-        }
         let name = case.ingress()?;
         let port = self
             .node
             .local
             .with_backend(|backend| backend.port_number(&name))
             .context("the port's number")?;
-        Ok(Frames {
-            state: 1,
-            mask: case.flows - 1,
-            port,
-            len: self.frame.len() as u32,
-            shape: number as u32,
-            resize: match case.path.resized {
-                Resized::No => resize::NONE,
-                Resized::Longer => resize::SHRINK,
-                Resized::Shorter => resize::GROW,
-            },
-            zone: self.bench.zone_of(port)?.into(),
-            ip_sum,
-            l4_sum,
-            head: u64::from_ne_bytes(bytes[..8].try_into()?),
-            words,
-        })
+        let resize = match case.path.resized {
+            Resized::No => resize::NONE,
+            Resized::Longer => resize::SHRINK,
+            Resized::Shorter => resize::GROW,
+        };
+        let tunnelled = case.path.resized == Resized::Shorter;
+        let frames = frames(&self.frame, case.v6, tunnelled, case.flows)?;
+        Ok(Frames { port, resize, zone: self.bench.zone_of(port)?.into(), ..frames })
     }
 
     /// The hook at which packets can be repeated whatever is done to them.
@@ -231,7 +200,7 @@ impl<'n> Ready<'n> {
             let got = judged(&self.node.local, self.case.ingress()?, frame)?;
             ensure!(got.fate == wanted.fate, "flow {i}: {} instead of {}", got.fate, wanted.fate);
             self.same(*i, &got.outputs[0].bytes, &wanted.outputs[0].bytes)?;
-            for hook in Hook::ALL.into_iter().filter(|hook| self.case.path.hooks.contains(hook)) {
+            for hook in self.node.hooks.iter().copied().filter(|hook| self.case.path.hooks.contains(hook)) {
                 self.check_run(hook, *i, &wanted.outputs[0].bytes)?;
             }
         }

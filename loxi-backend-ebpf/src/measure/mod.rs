@@ -204,6 +204,16 @@ impl Bench {
         Ok(Run { action, frame, ns })
     }
 
+    /// Lets `repeat` frames come in at a device of the calling thread's namespace. ns per frame, with all that the kernel
+    /// does with it.
+    ///
+    /// # Errors
+    /// [`MeasureError`].
+    pub fn run_live(&self, device: u32, frame: &[u8], repeat: u32) -> Result<u32, MeasureError> {
+        self.aim(Hook::Xdp, Target::Empty)?;
+        self.program("xdp_run")?.test_live(frame, device, repeat).map_err(failed("run", "live frames"))
+    }
+
     /// Puts the record of a key where a floor finds it. `v6` says which part of the key counts.
     ///
     /// # Errors

@@ -592,6 +592,29 @@ impl Program {
     }
 }
 
+impl Program {
+    /// Runs it on `repeat` frames that really come in at a device of the calling thread's namespace. The kernel's ns per
+    /// frame, with all that becomes of it.
+    pub(crate) fn test_live(&self, frame: &[u8], ifindex: u32, repeat: u32) -> io::Result<u32> {
+        const LIVE_FRAMES: u32 = 2;
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, frame.len() as u32, 0, ifindex, 0, 0];
+        let mut attr = TestRun {
+            fd: self.fd.as_raw_fd() as u32,
+            data_size_in: frame.len() as u32,
+            data_in: pointer(frame),
+            repeat,
+            ctx_size_in: size_of_val(&context) as u32,
+            ctx_in: pointer(&context),
+            flags: LIVE_FRAMES,
+            ..TestRun::default()
+        };
+        // SAFETY: frame and context outlive the call; nothing is written.
+        unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
+        Ok(attr.duration)
+    }
+}
+
 /// What a link binds to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkTarget {

@@ -120,7 +120,13 @@ fn both(
         let ours_ns = run(&here, ingress, &ours, &ready.frame)?;
         let after = ready.forwarded();
         let ours_empty = run(&here, null, &ours, &ready.frame)?;
-        ensure!(left == u64::from(FRAMES), "of {FRAMES} frames {left} left by the kernel's own way");
+        // A device of the kernel's sends a few of its own; and of a batch that opens a connection conntrack
+        // confirms one packet only.
+        let few = u64::from(FRAMES / 100);
+        ensure!(
+            round == 0 || (u64::from(FRAMES)..u64::from(FRAMES) + few).contains(&left),
+            "of {FRAMES} frames {left} left by the kernel's own way"
+        );
         let forwarded = after.0 - before.0;
         ensure!(
             forwarded == u64::from(FRAMES),

@@ -55,7 +55,7 @@ pub fn run(effort: &Effort, only: Option<&str>, tell: &mut dyn FnMut(&str)) -> R
     for numbers in [few, many].into_iter().filter(|numbers| !numbers.is_empty()) {
         let most = numbers.iter().copied().fold(default.flows_v4, u32::max);
         // A bucket of IPv6 has few places: with twice the room each flow finds one.
-        let sizes = Sizes { flows_v4: most, flows_v6: most.max(2 * default.flows_v6) };
+        let sizes = Sizes { flows_v4: most, flows_v6: 2 * most };
         let node = Node::new(&world, sizes, Mode::Xdp, &Hook::ALL)?;
         for path in paths() {
             let floors = path.floors && wanted("floor");

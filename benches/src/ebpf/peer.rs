@@ -39,7 +39,9 @@ pub(super) static PEERS: [Peer; 5] = [
     Peer {
         name: "bridge",
         path: "pod_to_pod_policy",
+        // Bridged frames are not taken through the firewall.
         commands: "
+for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 >$f; done
 ip link add br0 type bridge
 ip link set in0 master br0
 ip link set out0 master br0

@@ -92,6 +92,8 @@ fn measured(
     }
     for hook in Hook::ALL.into_iter().filter(|hook| case.path.hooks.contains(hook)) {
         if itself {
+            // What was measured before may have taken so long that every decision is to be looked at again.
+            ready.warm()?;
             let figure = case::measure(&ready, hook, effort).with_context(|| hook.name())?;
             tell(&figure.to_string());
             figures.paths.push(figure);

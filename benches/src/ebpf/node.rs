@@ -117,7 +117,7 @@ impl<'n> Ready<'n> {
     /// all established.
     fn store_flows(&self) -> Result<()> {
         let case = self.case;
-        let now = Timestamp(loxi_linux::clock::now());
+        let now = clock(&self.node.lag)();
         let syn = case.frame(0, "S")?;
         let request = InjectRequest { commit: true, ..request(case.ingress()?, syn) };
         self.reference.inject(&request)?;
@@ -162,16 +162,16 @@ impl<'n> Ready<'n> {
 
     /// Every flow's first packet goes the long way, at which a million take longer than the second after which
     /// the first of them would again. So the programs' clock stands still meanwhile.
-    fn warm(&self) -> Result<()> {
+    pub(super) fn warm(&self) -> Result<()> {
         let hook = self.patient();
         self.bench.aim(hook, Target::Installed)?;
         let offset = self.bench.globals()?.clock_offset;
-        let begun = loxi_linux::clock::now();
+        let (begun, behind) = (loxi_linux::clock::now(), self.node.lag.load(Ordering::SeqCst));
         for round in 0..2 {
             for _ in 0..self.case.flows.div_ceil(WARM) {
                 let lag = loxi_linux::clock::now() - begun;
                 self.bench.set_clock_offset(offset.wrapping_sub(lag))?;
-                self.node.lag.store(lag, Ordering::SeqCst);
+                self.node.lag.store(behind + lag, Ordering::SeqCst);
                 let run = self.bench.run(hook, &self.frame, WARM.min(self.case.flows))?;
                 ensure!(run.action == self.sent(hook), "round {round}: the programs say {}", run.action);
             }

@@ -12,7 +12,7 @@ A test run of the kernel repeats a wrapper that makes the next flow's frame, in 
 installed entry program as a port's stub does. The same wrapper around an empty program is subtracted, pair by pair; the median of the
 pairs is the figure. Each case's frames and verdicts are held to the reference's, before and after, and the ports' counters to the
 number of packets. `× floor` is the ratio to parse, one array look-up and rewrite at the same hook, family and number of flows. What
-TC makes longer was run one packet a time (*), the wrapper's work to make it short again included in nothing.
+TC makes longer was run one packet a time (*), the wrapper's work to make it short again included.
 ";
 
 const FLOORS: &str = "

@@ -58,7 +58,7 @@ pub fn live(effort: &Effort, only: Option<&str>, tell: &mut dyn FnMut(&str)) -> 
         if only.is_some_and(|only| !peer.name.contains(only) && only != "live") {
             continue;
         }
-        for v6 in [false, true] {
+        for &v6 in &effort.families {
             for flows in effort.flows.iter().copied().filter(|flows| [1, 1 << 16].contains(flows)) {
                 let (linux, ebpf) = both(&world, &node, peer, v6, flows, effort).with_context(|| {
                     format!("{} for IPv{}, {flows} flows", peer.name, if v6 { 6 } else { 4 })

@@ -9,6 +9,8 @@ use loxi_backend_ebpf::measure::{Hook, Target};
 pub struct Effort {
     /// Numbers of flows: powers of two.
     pub flows: Vec<u32>,
+    /// Families: whether it is IPv6.
+    pub families: Vec<bool>,
     /// Pairs of runs.
     pub pairs: usize,
     /// Packets of a run at least.
@@ -16,16 +18,21 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// For a first look.
+    /// For a first look: within a minute, so IPv4 only.
     #[must_use]
     pub fn quick() -> Self {
-        Self { flows: vec![1, 1 << 16], pairs: 5, packets: 1 << 15 }
+        Self { flows: vec![1, 1 << 16], families: vec![false], pairs: 3, packets: 1 << 15 }
     }
 
     /// For the record.
     #[must_use]
     pub fn full() -> Self {
-        Self { flows: vec![1, 1 << 10, 1 << 16, 1 << 20], pairs: 11, packets: 1 << 17 }
+        Self {
+            flows: vec![1, 1 << 10, 1 << 16, 1 << 20],
+            families: vec![false, true],
+            pairs: 11,
+            packets: 1 << 17,
+        }
     }
 }
 

@@ -62,8 +62,7 @@ pub fn run(effort: &Effort, only: Option<&str>, tell: &mut dyn FnMut(&str)) -> R
             if !wanted(path.name) && !floors {
                 continue;
             }
-            for (v6, &flows) in [false, true].into_iter().flat_map(|v6| numbers.iter().map(move |n| (v6, n)))
-            {
+            for (v6, &flows) in effort.families.iter().flat_map(|v6| numbers.iter().map(move |n| (*v6, n))) {
                 if flows == 1 || path.flows {
                     let case = Case { path, v6, flows };
                     measured(&node, case, effort, (wanted(path.name), floors), &mut figures, tell)

@@ -299,6 +299,6 @@ impl Case {
     }
 
     pub(super) fn frame(self, i: u32, flags: &str) -> Result<Vec<u8>> {
-        Ok(build(&self.path.frame(self.v6, i, flags)).map_err(|error| anyhow::anyhow!("{error}"))?)
+        build(&self.path.frame(self.v6, i, flags)).map_err(|error| anyhow::anyhow!("{error}"))
     }
 }

@@ -12,7 +12,7 @@ BACKEND ?= ebpf
 FUZZ_SECONDS ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-vm bench clean-lab fuzz
+.PHONY: help run test test-vm bench bench-lab clean-lab fuzz
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -32,6 +32,11 @@ test-vm: ## tests that depend on the kernel, under Debian's 6.1 and 6.12 in virt
 bench: ## throughput of each backend on this machine
 	@scripts/preflight bench
 	cargo bench --workspace
+
+bench-lab: ## TCP between pods on the lab, in turns with plain Linux (LAB_ARGS='-o json')
+	@scripts/preflight run
+	cargo build --release --bin lab --bin loxilightd
+	$(SUDO) $(LAB) bench --backend $(BACKEND) $(LAB_ARGS)
 
 clean-lab: ## remove what a killed lab left behind, by its labels only
 	@test -x $(LAB) || cargo build --release --bin lab

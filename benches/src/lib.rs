@@ -7,6 +7,8 @@
 //! a figure of packets that went astray is none.
 
 mod bench;
+pub mod ebpf;
+pub mod record;
 mod workload;
 
 pub use bench::{Bench, BenchError};

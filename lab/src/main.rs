@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
+use lab::bench;
 use lab::daemon::Backend;
 use lab::invitation::invitation;
 use lab::plan::Plan;
@@ -48,6 +49,11 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
             runtime.shutdown_timeout(LAST_ANSWERS);
             result
         }
+        Command::Bench(bench) => {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            runtime.block_on(measure(&bench))
+        }
         Command::Clean { instance } => {
             let plan = Plan::new(&instance)?;
             let removed = world::remove(&plan)?;
@@ -58,6 +64,37 @@ fn command(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Measures; on a signal everything that was made is dropped.
+async fn measure(options: &options::Bench) -> anyhow::Result<ExitCode> {
+    let mut interrupted = Interrupts::listen()?;
+    let setup = Setup {
+        plan: Plan::new(&options.instance)?,
+        backend: options.backend.into(),
+        loxilightd: program(options.bin_dir.as_deref(), "loxilightd")?,
+    };
+    let effort = bench::Effort { each: Duration::from_millis(options.each), rounds: options.rounds };
+    let measured = async {
+        let session = Session::start(&setup).await?;
+        let measuring = tokio::task::spawn_blocking(move || {
+            let figures = bench::Plain::create().and_then(|plain| bench::run(&session, &plain, effort));
+            (session, figures)
+        });
+        let (session, figures) = measuring.await?;
+        session.end()?;
+        figures
+    };
+    let figures = tokio::select! {
+        biased;
+        () = interrupted.next() => return Ok(ExitCode::from(INTERRUPTED)),
+        figures = measured => figures?,
+    };
+    match options.output {
+        options::Output::Table => print!("{}", bench::table(&figures)),
+        options::Output::Json => println!("{}", serde_json::to_string_pretty(&figures)?),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs the lab; on a signal everything that was made is dropped, wherever it has come to.

@@ -16,6 +16,8 @@ pub(crate) struct Options {
 pub(crate) enum Command {
     /// Makes a lab, runs the table, and stays up until Ctrl-C.
     Run(Run),
+    /// Measures TCP between pods on a lab, in turns with the same pods on plain Linux.
+    Bench(Bench),
     /// Removes what a killed lab has left. Other instances and a lab that runs are left alone.
     Clean {
         /// Which lab.
@@ -53,6 +55,42 @@ pub(crate) struct Run {
     /// Turns the exit code round: 0 only if every row failed.
     #[arg(long)]
     pub(crate) expect_all_fail: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Bench {
+    /// What the daemons hold.
+    #[arg(long, value_enum, default_value = "ebpf")]
+    pub(crate) backend: BackendName,
+
+    /// Name of this lab; several can run beside each other.
+    #[arg(long, default_value = "lab")]
+    pub(crate) instance: String,
+
+    /// How the figures are written.
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(crate) output: Output,
+
+    /// Milliseconds of each load.
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    pub(crate) each: u64,
+
+    /// Rounds, of which the median counts.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) rounds: usize,
+
+    /// Where loxilightd is [default: beside this program].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+}
+
+/// How figures are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
 }
 
 /// A backend by its name.

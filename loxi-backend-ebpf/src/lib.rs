@@ -7,6 +7,7 @@ mod explain;
 pub mod hook;
 pub mod install;
 pub mod load;
+pub mod measure;
 pub mod plan;
 mod run;
 pub mod state;

@@ -80,7 +80,12 @@ fn every_failing_call_is_undone() {
             faults.fail_at(None);
             doubtful.set(doubtful.get() + u64::from(installer.is_doubtful()));
             let now = installer.reread().unwrap();
-            prop_assert!(installer.is_doubtful() || now == before, "call {call} of {} was no doubt: {:?}", made, difference(&before, &now));
+            prop_assert!(
+                installer.is_doubtful() || now == before,
+                "call {call} of {} was no doubt: {:?}",
+                made,
+                difference(&before, &now)
+            );
             installer.install(towards(&now, &before, &delta)).unwrap();
             prop_assert!(read(&installer)? == before, "call {call} can't be mended");
             if !reached {

@@ -16,6 +16,7 @@
 //!
 //! Nothing here panics.
 
+pub mod bench;
 pub mod code;
 pub mod count;
 pub mod flow;

@@ -12,13 +12,19 @@
 
 use crate::ctx::{Ctx, UNTAGGED, at};
 use crate::finish::open;
+use crate::outer::ip_in_ip;
 use crate::maps::{ANSWERS, COUNTERS, INTERFACES, PATH_MTUS, PORTS};
-use crate::parse::{ETH, add32, ethertype, fold, is_unicast};
+use crate::parse::{ETH, add32, ethertype, fold};
 use crate::stage::forward::tunnel_of;
 use crate::stage::packet;
 use crate::table::{Family, Key, V4, V6, find_apart, find_home};
-use loxi_ebpf_layout::flow::{AGES, BUSY, FAST, IPIP, NAT, Out, RECHECK, REPLY, ROUTED, TUNNEL, rest, state};
+use loxi_ebpf_layout::flow::{
+    AGES, BUSY, EntryV4, EntryV6, FAST, IPIP, NAT, Out, RECHECK, REPLY, ROUTED, TUNNEL, rest, state,
+};
 use loxi_ebpf_layout::l2::{Port, exit, port};
+use loxi_ebpf_layout::l3::Interface;
+use loxi_ebpf_layout::tunnel::Tunnel;
+use core::mem::offset_of;
 use loxi_ebpf_layout::scratch::{Beside, Globals, flag, way};
 use loxi_ebpf_layout::{Addr, code, family};
 
@@ -39,12 +45,13 @@ pub struct Here<'a> {
 }
 
 /// A packet's headers as far as they are needed here.
-struct Heads {
-    key: Key,
-    dmac: [u8; 6],
-    smac: [u8; 6],
+pub struct Heads {
+    /// Its flow.
+    pub key: Key,
+    dmac: u64,
+    smac: u64,
     /// Length of the IP packet.
-    len: u32,
+    pub len: u32,
     /// Length of network and transport header.
     headers: u32,
     ttl: u8,
@@ -116,15 +123,17 @@ fn transport<C: Ctx>(ctx: C, protocol: u8, l4: usize, len: u32, v6: bool) -> Opt
     }
 }
 
+/// The two MACs of a frame.
 #[inline(always)]
-fn macs<C: Ctx>(ctx: C) -> Option<([u8; 6], [u8; 6])> {
+fn macs<C: Ctx>(ctx: C) -> Option<(u64, u64)> {
     // SAFETY: `at` has checked 12 bytes.
-    let [d, s] = unsafe { *at::<C, [[u8; 6]; 2]>(ctx, 0)? };
-    Some((d, s))
+    let [a, b, c] = unsafe { *at::<C, [u32; 3]>(ctx, 0)? };
+    Some((a as u64 | (b as u64 & 0xffff) << 32, (b >> 16) as u64 | (c as u64) << 16))
 }
 
+/// Reads the headers of an IPv4 packet that can go the short way.
 #[inline(always)]
-fn heads_v4<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
+pub fn heads_v4<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
     // SAFETY: `at` has checked 20 bytes.
     let w = unsafe { *at::<C, [u32; 5]>(ctx, ETH)? };
     let len = u16::from_be((w[0] >> 16) as u16) as u32;
@@ -148,8 +157,9 @@ fn heads_v4<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
     Some(Heads { key, dmac, smac, len, headers: 20 + l4, ttl, tos, df, l4: ETH + 20 })
 }
 
+/// Reads the headers of an IPv6 packet that can go the short way.
 #[inline(always)]
-fn heads_v6<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
+pub fn heads_v6<C: Ctx>(ctx: C, zone: u8) -> Option<Heads> {
     // SAFETY: `at` has checked 40 bytes.
     let (w, src, dst) = unsafe {
         (*at::<C, [u32; 2]>(ctx, ETH)?, *at::<C, [u32; 4]>(ctx, ETH + 8)?, *at::<C, [u32; 4]>(ctx, ETH + 24)?)
@@ -197,7 +207,8 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
     if age >= RECHECK || flags & AGES != 0 && (here.tick ^ seen.seen) / RECHECK != 0 {
         return None;
     }
-    let out: Out = unsafe { *F::out(entry) };
+    // SAFETY: as above.
+    let out = unsafe { Exit::of(F::out(entry)) };
     if out.in_port as u32 != here.beside.port || !admitted(here.port, heads, flags, &out) {
         return None;
     }
@@ -218,8 +229,8 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
     if size > link.mtu {
         return None;
     }
-    let new = F::new_key(entry);
-    let outer = F::pair(entry);
+    // Of a packet that leaves in IP in IP the pair is the outer header's, and its own addresses stay.
+    let (pair, rest) = (F::pair(entry), F::new_key(entry).rest);
     // What was read above is of one time if the key is still what it was.
     if unsafe { F::rest(entry).read_volatile() } != word || !F::is(entry, &heads.key) {
         return None;
@@ -232,17 +243,23 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
         seen.packets += 1;
         seen.bytes += heads.len as u64;
         if flags & (TUNNEL | IPIP) == 0 {
-            count(here.beside.port, out.port as u32, length);
+            count(here.beside.port, out.port as u32, length, length);
         }
     }
-    if flags & NAT != 0 && !translate::<C, F>(ctx, heads, &new) {
+    if flags & NAT != 0 && !translate::<C, F>(ctx, heads, &Key { src: pair[0], dst: pair[1], rest }) {
         return Some(C::DROP);
     }
     if flags & ROUTED != 0 && !route::<C, F>(ctx, link.dmac, link.smac) {
         return Some(C::DROP);
     }
+    if flags & IPIP != 0 && here.beside.flags & (flag::ASKED | flag::DRY) == 0 {
+        if ip_in_ip::<C, F>(ctx, [out.mac, link.outer_smac], &pair, heads.tos) {
+            count(here.beside.port, out.port as u32, length, ctx.len());
+            return Some(ctx.send(out.port, egress, here.port.side, here.globals));
+        }
+    }
     if flags & (TUNNEL | IPIP) != 0 {
-        return Some(encapsulate::<C, F>(ctx, here, heads, flags, &out, &new, outer, &link));
+        return Some(encapsulate::<C, F>(ctx, here, heads, flags, &out, &pair, rest, &link));
     }
     if here.beside.flags & flag::ASKED != 0 {
         return Some(answer::<C>(here, out.port, flags));
@@ -255,22 +272,45 @@ struct Way {
     /// Largest packet.
     mtu: u32,
     /// Link layer of a routed packet; in a tunnel that of the inner frame.
-    dmac: [u8; 6],
-    smac: [u8; 6],
+    dmac: u64,
+    smac: u64,
     /// Source of an outer frame.
-    outer_smac: [u8; 6],
+    outer_smac: u64,
+}
+
+/// Where packets go: an [`Out`], read in two words.
+#[derive(Clone, Copy)]
+struct Exit {
+    port: u16,
+    via: u16,
+    in_port: u16,
+    mac: u64,
+}
+
+const _: () = assert!(offset_of!(Out, via) == 2 && offset_of!(Out, in_port) == 4 && offset_of!(Out, mac) == 6);
+const _: () = assert!(offset_of!(EntryV4, out) % 8 == 4 && offset_of!(EntryV6, out) % 8 == 4);
+
+impl Exit {
+    /// # Safety
+    /// It is an entry's.
+    #[inline(always)]
+    unsafe fn of(out: *const Out) -> Self {
+        // SAFETY: an entry's lies half a word before one, as asserted above.
+        let (first, second) = unsafe { (*out.cast::<u32>(), *out.cast::<u8>().add(4).cast::<u64>()) };
+        Self { port: first as u16, via: (first >> 16) as u16, in_port: second as u16, mac: second >> 16 }
+    }
 }
 
 #[inline(always)]
-fn link<F: Family>(egress: &Port, flags: u8, out: &Out) -> Option<Way> {
+fn link<F: Family>(egress: &Port, flags: u8, out: &Exit) -> Option<Way> {
     let mtu = egress.mtu as u32;
     if flags & (ROUTED | TUNNEL | IPIP) == 0 {
-        return Some(Way { mtu, dmac: out.mac, smac: [0; 6], outer_smac: [0; 6] });
+        return Some(Way { mtu, dmac: out.mac, smac: 0, outer_smac: 0 });
     }
     let number = if flags & TUNNEL == 0 { out.via } else { egress.interface };
     let interface = INTERFACES.get(&(number as u32))?.current();
     let mtu = mtu.min(interface.mtu as u32);
-    let smac = interface.mac;
+    let smac = word(&interface.mac);
     if flags & IPIP != 0 {
         let header = if F::PLACES == V4::PLACES { 20 } else { 40 };
         return Some(Way { mtu: mtu.saturating_sub(header), dmac: out.mac, smac, outer_smac: smac });
@@ -285,7 +325,7 @@ fn link<F: Family>(egress: &Port, flags: u8, out: &Out) -> Option<Way> {
     }
     let inner = open(tunnel.in_port)?;
     let mtu = mtu.saturating_sub(tunnel.overhead as u32).min(inner.mtu as u32);
-    Some(Way { mtu, dmac: tunnel.inner_dst, smac: tunnel.inner_src, outer_smac: smac })
+    Some(Way { mtu, dmac: word(&tunnel.inner_dst), smac: word(&tunnel.inner_src), outer_smac: smac })
 }
 
 /// Leaves the packet to the program that puts outer headers before it.
@@ -296,9 +336,9 @@ fn encapsulate<C: Ctx, F: Family>(
     here: &Here<'_>,
     heads: &Heads,
     flags: u8,
-    out: &Out,
-    new: &Key,
-    outer: [Addr; 2],
+    out: &Exit,
+    pair: &[Addr; 2],
+    ports: u64,
     link: &Way,
 ) -> i32 {
     let Some(p) = packet() else { return C::DROP };
@@ -306,18 +346,19 @@ fn encapsulate<C: Ctx, F: Family>(
     p.flags = here.beside.flags & (flag::ASKED | flag::DRY) | if heads.df { flag::DF } else { 0 };
     (p.port, p.outer_port, p.side) = (here.beside.port as u16, here.beside.port as u16, here.port.side);
     (p.len, p.ended, p.choices) = (ctx.len(), 0, 0);
-    (p.family, p.protocol, p.tos, p.ttl) = (family, rest::protocol(new.rest), heads.tos, heads.ttl);
+    (p.family, p.protocol, p.tos, p.ttl) = (family, rest::protocol(ports), heads.tos, heads.ttl);
     p.routed = (flags & ROUTED != 0) as u8;
-    (p.new_src, p.new_dst) = (new.src, new.dst);
-    (p.new_sport, p.new_dport) = (rest::sport(new.rest), rest::dport(new.rest));
+    (p.new_sport, p.new_dport) = (rest::sport(ports), rest::dport(ports));
     (p.out_port, p.out_tunnel) = (out.port, out.via);
-    (p.outer_dmac, p.outer_smac) = (out.mac, link.outer_smac);
+    (p.outer_dmac, p.outer_smac) = (octets(out.mac), octets(link.outer_smac));
     if flags & TUNNEL != 0 {
         p.way = way::TUNNEL;
+        [p.new_src, p.new_dst] = *pair;
     } else {
         p.way = way::IPIP;
         p.outer_family = family;
-        [p.outer_src, p.dsr_target] = outer;
+        (p.new_src, p.new_dst) = (heads.key.src, heads.key.dst);
+        [p.outer_src, p.dsr_target] = *pair;
     }
     if p.flags & flag::ASKED != 0 {
         p.stages = met(here, flags);
@@ -328,33 +369,52 @@ fn encapsulate<C: Ctx, F: Family>(
     C::DROP
 }
 
+/// A MAC as a number. Byte by byte, copying and comparing it would take ten instructions more.
+#[inline(always)]
+fn word(mac: &[u8; 6]) -> u64 {
+    let halves: *const u16 = mac.as_ptr().cast();
+    // SAFETY: six bytes; MACs in tables lie at even offsets.
+    unsafe { *halves as u64 | (*halves.add(1) as u64) << 16 | (*halves.add(2) as u64) << 32 }
+}
+
+/// The octets of a MAC.
+#[inline(always)]
+fn octets(mac: u64) -> [u8; 6] {
+    let [a, b, c, d, e, f, ..] = mac.to_ne_bytes();
+    [a, b, c, d, e, f]
+}
+
+const _: () = assert!(offset_of!(Port, mac) % 2 == 0 && offset_of!(Port, gateway) % 2 == 0);
+const _: () = assert!(offset_of!(Interface, mac) % 2 == 0);
+const _: () = assert!(offset_of!(Tunnel, inner_dst) % 2 == 0 && offset_of!(Tunnel, inner_src) % 2 == 0);
+
 /// Whether the frame's link layer is that of the packet for which this was decided.
 #[inline(always)]
-fn admitted(ingress: &Port, heads: &Heads, flags: u8, out: &Out) -> bool {
+fn admitted(ingress: &Port, heads: &Heads, flags: u8, out: &Exit) -> bool {
     let source = if ingress.flags & port::GUARDED != 0 {
-        heads.smac == ingress.mac
+        heads.smac == word(&ingress.mac)
     } else {
-        is_unicast(heads.smac)
+        heads.smac != 0 && heads.smac & 1 == 0
     };
-    let wanted = if flags & ROUTED != 0 { ingress.gateway } else { out.mac };
+    let wanted = if flags & ROUTED != 0 { word(&ingress.gateway) } else { out.mac };
     source && heads.dmac == wanted
 }
 
-/// Counts a packet that is forwarded.
+/// Counts a packet that is forwarded, with its lengths as it came and as it leaves.
 #[inline(always)]
-pub fn count(ingress: u32, egress: u32, length: u32) {
+fn count(ingress: u32, egress: u32, came: u32, leaves: u32) {
     if let Some(counters) = COUNTERS.ptr(&ingress) {
         // SAFETY: this processor's own value, here and below.
         unsafe {
             (*counters).rx_packets += 1;
-            (*counters).rx_bytes += length as u64;
+            (*counters).rx_bytes += came as u64;
             (*counters).forwarded += 1;
         }
     }
     if let Some(counters) = COUNTERS.ptr(&egress) {
         unsafe {
             (*counters).tx_packets += 1;
-            (*counters).tx_bytes += length as u64;
+            (*counters).tx_bytes += leaves as u64;
         }
     }
 }
@@ -374,7 +434,7 @@ pub fn difference(old: &Addr, new: &Addr, words: usize) -> u32 {
 
 /// Gives the packet the addresses and ports of its flow's translation.
 #[inline(always)]
-fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
+pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
     let words = if F::PLACES == V4::PLACES { 1 } else { 4 };
     let old = &heads.key;
     let sources = difference(&old.src, &new.src, words);
@@ -437,12 +497,12 @@ pub fn older(word: u32) -> u32 {
 
 /// A new link layer, one hop less.
 #[inline(always)]
-fn route<C: Ctx, F: Family>(ctx: C, dmac: [u8; 6], smac: [u8; 6]) -> bool {
+fn route<C: Ctx, F: Family>(ctx: C, dmac: u64, smac: u64) -> bool {
     let Some(frame) = at::<C, [u8; ETH + 12]>(ctx, 0) else { return false };
     let frame: *mut u8 = frame.cast();
     // SAFETY: `at` has checked 26 bytes.
     unsafe {
-        *frame.cast::<[[u8; 6]; 2]>() = [dmac, smac];
+        *frame.cast::<[u32; 3]>() = [dmac as u32, (dmac >> 32 | smac << 16) as u32, (smac >> 16) as u32];
         if F::PLACES == V4::PLACES {
             let word = frame.add(ETH + 8).cast::<u32>();
             let old = *word;

@@ -16,6 +16,7 @@ pub mod fast;
 pub mod finish;
 pub mod life;
 pub mod maps;
+pub mod outer;
 pub mod parse;
 pub mod stage;
 pub mod table;

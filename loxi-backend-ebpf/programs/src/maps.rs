@@ -26,7 +26,8 @@ pub struct Table<K, V> {
 unsafe impl<K, V> Sync for Table<K, V> {}
 
 impl<K, V> Table<K, V> {
-    const fn new(kind: u32, max_entries: u32, flags: u32) -> Self {
+    /// As the loader is to make it.
+    pub const fn new(kind: u32, max_entries: u32, flags: u32) -> Self {
         Self {
             def: UnsafeCell::new(bpf_map_def {
                 type_: kind,

@@ -98,7 +98,12 @@ impl Inner {
         index: u32,
     ) -> Result<(), DeviceError> {
         let devices = &self.devices;
-        let put = namespaces.of(of).0.run(|| devices.put(bytes(&number), bytes(&index), 0))?;
+        // Where the kernel lets a device have a program, its number follows: none.
+        let mut value = vec![0; devices.value];
+        for (to, from) in value.iter_mut().zip(bytes(&index)) {
+            *to = *from;
+        }
+        let put = namespaces.of(of).0.run(|| devices.put(bytes(&number), &value, 0))?;
         put.map_err(|source| DeviceError::Bind { what: "send by", device: index.to_string(), source })
     }
 

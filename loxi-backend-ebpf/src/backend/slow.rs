@@ -39,6 +39,12 @@ impl Ebpf {
         self.inner.get_mut().tick(now);
     }
 
+    /// The number by which the programs know a configured port.
+    #[must_use]
+    pub fn port_number(&self, port: &PortName) -> Option<u32> {
+        self.inner.borrow().number_of(port).ok()
+    }
+
     /// The index of the device to which a port is attached; none: it isn't, or has none.
     #[must_use]
     pub fn device(&self, port: &PortName) -> Option<u32> {

@@ -132,6 +132,12 @@ pub(crate) struct Installation {
 /// Tables that the objects have and user space doesn't read as such.
 const OTHERS: [&str; 5] = ["PACKETS", "WORK", "BESIDE", "DROPS", "DEVICES"];
 
+/// Tables that all objects have in common, by the names under which they are kept.
+pub(crate) fn shared_tables() -> impl Iterator<Item = &'static str> {
+    let tables = Table::ALL.iter().map(|table| table.name()).filter(|name| ![META, NAMES].contains(name));
+    tables.chain(OTHERS)
+}
+
 /// Whether something of this name may be a loader's of ours.
 fn is_ours(name: &str) -> bool {
     let tables = Table::ALL.iter().map(|table| table.name());
@@ -310,8 +316,7 @@ impl Kind {
         }
         let flows = (meta.buckets_v4 * 8).saturating_add(meta.buckets_v6 * 4);
         loader.map_max_entries("SOURCES", flows);
-        let shared = Table::ALL.iter().map(|table| table.name()).filter(|name| ![META, NAMES].contains(name));
-        for name in shared.chain(OTHERS) {
+        for name in shared_tables() {
             loader.map_pin_path(name, place.at(name));
         }
         loader.map_pin_path("PROGRAMS", &stages);
@@ -363,7 +368,9 @@ fn remove(path: &std::path::Path) -> io::Result<()> {
     }
 }
 
-fn load_program(program: &mut aya::programs::Program) -> Result<OwnedFd, Box<dyn std::error::Error>> {
+pub(crate) fn load_program(
+    program: &mut aya::programs::Program,
+) -> Result<OwnedFd, Box<dyn std::error::Error>> {
     use aya::programs::Program::{SchedClassifier, Xdp};
     let fd = match program {
         SchedClassifier(program) => {

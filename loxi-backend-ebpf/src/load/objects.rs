@@ -9,6 +9,9 @@ static TC: &[u8] = aya::include_bytes_aligned!("../../obj/tc.o");
 /// The committed object for XDP.
 static XDP: &[u8] = aya::include_bytes_aligned!("../../obj/xdp.o");
 
+/// The committed object of the benchmarks.
+static BENCH: &[u8] = aya::include_bytes_aligned!("../../obj/bench.o");
+
 /// Where the objects are read from in place of the committed ones: for tests of freshly built ones.
 const FOLDER: &str = "LOXI_EBPF_OBJ";
 
@@ -44,6 +47,14 @@ impl Objects {
                 .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
         };
         Ok(Self { tc: read("tc.o")?, xdp: read("xdp.o")? })
+    }
+
+    /// The committed one of the benchmarks, or that of the folder.
+    pub(crate) fn bench() -> io::Result<Vec<u8>> {
+        match std::env::var_os(FOLDER) {
+            Some(folder) => std::fs::read(Path::new(&folder).join("bench.o")),
+            None => Ok(BENCH.to_vec()),
+        }
     }
 
     /// Names them by their content: SHA-256.

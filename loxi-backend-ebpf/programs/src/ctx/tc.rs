@@ -2,6 +2,7 @@
 
 use super::{Ctx, Grow, UNTAGGED};
 use crate::maps::PROGRAMS;
+use crate::parse::fold;
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::*;
 use aya_ebpf::helpers::*;
@@ -106,14 +107,36 @@ impl Ctx for Tc {
     fn checksum(self, at: u32, pseudo: u32, rest: u32, udp: bool) -> bool {
         let zero = if udp { BPF_F_MARK_MANGLED_0 as u64 } else { 0 };
         // SAFETY: the helper checks the offset. Size 0 takes the difference itself.
-        unsafe {
-            if pseudo != 0
-                && bpf_l4_csum_replace(self.0, at, 0, pseudo as u64, BPF_F_PSEUDO_HDR as u64 | zero) != 0
-            {
-                return false;
-            }
-            rest == 0 || bpf_l4_csum_replace(self.0, at, 0, rest as u64, zero) == 0
+        let replace = |difference: u32, flags: u64| unsafe {
+            bpf_l4_csum_replace(self.0, at, 0, difference as u64, flags | zero) == 0
+        };
+        let pseudo_header = BPF_F_PSEUDO_HDR as u64;
+        if pseudo == 0 || rest == 0 {
+            return (pseudo == 0 || replace(pseudo, pseudo_header)) && (rest == 0 || replace(rest, 0));
         }
+        let Some(before) = super::at::<Self, u16>(self, at as usize) else {
+            return replace(pseudo, pseudo_header) && replace(rest, 0);
+        };
+        // SAFETY: two bytes that `at` has checked, here and below.
+        let before = unsafe { before.read_volatile() };
+        if !replace(pseudo, pseudo_header) {
+            return false;
+        }
+        // What the helper did to the field tells whether it is whole or the pseudo header's sum only, of
+        // which the rest is no part. So a second call is seldom needed.
+        let Some(place) = super::at::<Self, u16>(self, at as usize) else { return replace(rest, 0) };
+        let after = unsafe { place.read_volatile() };
+        let whole = !fold((!before) as u64 + pseudo as u64);
+        let partial = fold(before as u64 + pseudo as u64);
+        if before == 0 || whole == 0 || whole == partial {
+            return replace(rest, 0);
+        }
+        let new = !fold((!whole) as u64 + rest as u64);
+        if after == whole && new != 0 {
+            unsafe { place.write_volatile(new) };
+            return true;
+        }
+        after == partial || replace(rest, 0)
     }
 
     #[inline(always)]
@@ -169,8 +192,8 @@ impl Ctx for Tc {
 
     #[inline(always)]
     fn send(self, port: u16, to: &Port, at_side: u8, globals: &Globals) -> i32 {
-        self.for_us();
         if to.side != at_side {
+            self.for_us();
             let device =
                 if at_side == side::ROOT { globals.crossing_root } else { globals.crossing_dataplane };
             return self.cross(port, device as u32);
@@ -178,6 +201,7 @@ impl Ctx for Tc {
         // SAFETY: the kernel checks the device.
         unsafe {
             if to.exit & exit::PEER != 0 {
+                self.for_us();
                 bpf_redirect_peer(to.ifindex, 0) as i32
             } else {
                 bpf_redirect(to.ifindex, 0) as i32

@@ -12,7 +12,7 @@ pub(crate) use link::at_tcx;
 pub use link::{Link, LinkTarget};
 pub(crate) use map::{Map, MapKind};
 pub use program::Program;
-pub(crate) use program::{ProgramKind, program_named};
+pub(crate) use program::{ProgramKind, program_named, program_of};
 
 use loxi_ebpf_layout::Plain;
 use std::ffi::CString;

@@ -83,6 +83,10 @@ impl Program {
         Self { fd }
     }
 
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// Loads instructions that were written by hand. `attach_type` 0: none.
     pub(crate) fn load(
         kind: ProgramKind,
@@ -121,6 +125,33 @@ impl Program {
     /// The same program once more.
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { fd: self.fd.try_clone()? })
+    }
+
+    /// Bytes of its instructions, and of the machine code that they became.
+    pub(crate) fn sizes(&self) -> io::Result<(u32, u32)> {
+        let info = info::<ProgramInfo>(self.fd.as_fd())?;
+        Ok((info.xlated_len, info.jited_len))
+    }
+
+    /// Runs it on `repeat` frames that really come in at a device of the calling thread's namespace. The kernel's ns per
+    /// frame, with all that becomes of it.
+    pub(crate) fn test_live(&self, frame: &[u8], ifindex: u32, repeat: u32) -> io::Result<u32> {
+        const LIVE_FRAMES: u32 = 2;
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, frame.len() as u32, 0, ifindex, 0, 0];
+        let mut attr = TestRun {
+            fd: self.fd.as_raw_fd() as u32,
+            data_size_in: frame.len() as u32,
+            data_in: pointer(frame),
+            repeat,
+            ctx_size_in: size_of_val(&context) as u32,
+            ctx_in: pointer(&context),
+            flags: LIVE_FRAMES,
+            ..TestRun::default()
+        };
+        // SAFETY: frame and context outlive the call; nothing is written.
+        unsafe { bpf(PROG_TEST_RUN, &mut attr) }?;
+        Ok(attr.duration)
     }
 
     /// Runs it `repeat` times on a frame, with a context. The frame and the kernel's ns per run afterwards.
@@ -167,11 +198,15 @@ pub(crate) struct Attached {
 }
 
 /// The program of a number.
-pub(crate) fn program_named(id: u32) -> io::Result<Attached> {
+pub(crate) fn program_of(id: u32) -> io::Result<Program> {
     let mut attr = ById { id, ..ById::default() };
     // SAFETY: no pointer is passed.
-    let fd = owned(unsafe { bpf(PROG_BY_ID, &mut attr) }?)?;
-    let info: ProgramInfo = info(fd.as_fd())?;
+    Ok(Program::new(owned(unsafe { bpf(PROG_BY_ID, &mut attr) }?)?))
+}
+
+/// Number and name of the program of a number.
+pub(crate) fn program_named(id: u32) -> io::Result<Attached> {
+    let info: ProgramInfo = info(program_of(id)?.fd())?;
     let end = info.name.iter().position(|byte| *byte == 0).unwrap_or(info.name.len());
     Ok(Attached { id, name: String::from_utf8_lossy(&info.name[..end]).into_owned() })
 }

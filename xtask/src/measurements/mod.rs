@@ -1,6 +1,8 @@
 //! Figures of `cargo bench`: collected into committed JSON, shown as a document
 //! that is generated from it.
 
+mod kernel;
+
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -44,7 +46,14 @@ pub(crate) fn collect(root: &Path) -> Result<()> {
             figures.entry(group).or_default().insert(name, (ns * 10.0).round() / 10.0);
         }
     }
-    let document = json!({ "unit": "ns/packet", "backends": figures });
+    let mut document = json!({ "unit": "ns/packet", "backends": figures });
+    // Needs root; where it was not run the figures of before stay.
+    let before = std::fs::read_to_string(root.join(JSON)).unwrap_or_default();
+    let before: Value = serde_json::from_str(&before).unwrap_or_default();
+    document["kernel"] = match std::fs::read_to_string(target.join("loxi-bench/kernel.json")) {
+        Ok(text) => serde_json::from_str(&text).context("kernel.json")?,
+        Err(_) => before["kernel"].clone(),
+    };
     std::fs::write(root.join(JSON), format!("{document:#}\n"))?;
     Ok(())
 }
@@ -101,6 +110,9 @@ fn render(figures: &Value) -> Result<String> {
         for (path, flows, ns) in rows {
             writeln!(text, "| {path} | {flows} | {ns:.0} | {:.2} | {:.1} |", 1000.0 / ns, ns / floor)?;
         }
+    }
+    if !figures["kernel"].is_null() {
+        text.push_str(&kernel::render(&figures["kernel"])?);
     }
     Ok(text)
 }

@@ -18,11 +18,11 @@ use super::decode::{Read, Stray, read};
 use super::encode::{self, Written};
 use super::forget::gone;
 use super::writer::{Inverse, Writer};
-use crate::plan::{Plan, PlanDelta, Row, RowKey, Rows, SetRef, UnitDelta};
+use crate::plan::{Plan, PlanDelta, Row, RowKey, Rows, SetRef, Unit, UnitDelta};
 use crate::state::{Gone, Pace, Store};
 use crate::sys::{Kernel, KernelError, MAPPED, PORTS, Table, VRFS};
 use loxi_core::dataplane::InstallError;
-use loxi_core::net::PortName;
+use loxi_core::net::{PortName, VrfName};
 use loxi_ebpf_layout::l2::port;
 use loxi_ebpf_layout::l3::Vrf;
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,8 +103,22 @@ impl Installer {
     /// [`KernelError`].
     pub fn reread(&mut self) -> Result<Plan, KernelError> {
         self.w.reload()?;
-        let (plan, strays) = self.read()?;
+        let (mut plan, strays) = self.read()?;
         self.strays = strays;
+        // The two share an element, and a VRF that is written anew is written without rules.
+        let written = |plan: &Plan, vrf: &VrfName| {
+            let rows = plan.units.get(&Unit::Vrf(vrf.clone()));
+            rows.is_some_and(|rows| rows.contains_key(&RowKey::Vrf(vrf.clone())))
+        };
+        let bare: Vec<Unit> = plan
+            .units
+            .keys()
+            .filter(|unit| matches!(unit, Unit::Nat(vrf) if !written(&plan, vrf)))
+            .cloned()
+            .collect();
+        for unit in bare {
+            plan.units.remove(&unit);
+        }
         Ok(plan)
     }
 

@@ -5,7 +5,7 @@
 //! - [`world`]: the namespaces, which go away with the value that holds them
 //! - [`daemon`]: `loxilightd` on each node; [`traffic`]: those who answer and those who ask
 //! - [`rows`]: the table; [`proof`]: who has forwarded
-//! - [`bench`]: how fast pods are with each other, beside plain Linux
+//! - [`mod@bench`]: how fast pods are with each other, beside plain Linux
 //! - [`session`]: all of it together; [`report`] and [`invitation`]: what people and programs see of it
 //!
 //! It needs root. Nothing outside of the instance's own namespaces and folder is touched, and nothing here

@@ -8,24 +8,26 @@
 //!
 //! Lines that a packet touches: its own headers; `GLOBALS`; the ingress and
 //! the egress port; the flow's entry; the egress interface where it is routed;
-//! two lines of this processor's counters.
+//! the sender's station where the bridge learns; two lines of this processor's
+//! counters.
 
 use crate::ctx::{Ctx, UNTAGGED, at};
 use crate::finish::open;
+use crate::maps::{ANSWERS, BRIDGES, COUNTERS, INTERFACES, PATH_MTUS, PORTS, STATIONS};
 use crate::outer::ip_in_ip;
-use crate::maps::{ANSWERS, COUNTERS, INTERFACES, PATH_MTUS, PORTS};
 use crate::parse::{ETH, add32, ethertype, fold};
 use crate::stage::forward::tunnel_of;
 use crate::stage::packet;
 use crate::table::{Family, Key, V4, V6, find_apart, find_home};
-use loxi_ebpf_layout::flow::{
-    AGES, BUSY, EntryV4, EntryV6, FAST, IPIP, NAT, Out, RECHECK, REPLY, ROUTED, TUNNEL, rest, state,
-};
-use loxi_ebpf_layout::l2::{Port, exit, port};
-use loxi_ebpf_layout::l3::Interface;
-use loxi_ebpf_layout::tunnel::Tunnel;
 use core::mem::offset_of;
+use loxi_ebpf_layout::flow::{
+    AGES, BUSY, EntryV4, EntryV6, FAST, IPIP, NAT, Out, RECHECK, REPLY, ROUTED, TICK_SHIFT, TUNNEL, rest,
+    state,
+};
+use loxi_ebpf_layout::l2::{Link, Port, Station, exit, port};
+use loxi_ebpf_layout::l3::Interface;
 use loxi_ebpf_layout::scratch::{Beside, Globals, flag, way};
+use loxi_ebpf_layout::tunnel::Tunnel;
 use loxi_ebpf_layout::{Addr, code, family};
 
 /// TCP flags that move a connection's state, or may: FIN, SYN, RST.
@@ -40,7 +42,9 @@ pub struct Here<'a> {
     pub beside: Beside,
     /// What every packet reads.
     pub globals: &'a Globals,
-    /// Now.
+    /// Now, ns.
+    pub now: u64,
+    /// The same in ticks.
     pub tick: u32,
 }
 
@@ -65,7 +69,7 @@ pub struct Heads {
 #[inline(always)]
 pub fn try_fast<C: Ctx>(ctx: C, here: &Here<'_>) -> Option<i32> {
     let flags = here.port.flags;
-    if flags & (port::UP | port::TRUNK | port::LEARN) != port::UP || here.port.zone == 0 {
+    if flags & (port::UP | port::TRUNK) != port::UP || here.port.zone == 0 {
         return None;
     }
     if ctx.tag() != UNTAGGED {
@@ -212,6 +216,9 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
     if out.in_port as u32 != here.beside.port || !admitted(here.port, heads, flags, &out) {
         return None;
     }
+    if here.port.flags & port::LEARN != 0 && !is_where_it_was(here, heads.smac) {
+        return None;
+    }
     let egress = PORTS.get(&(out.port as u32))?.pair.current();
     if egress.flags & port::OPEN == 0 {
         return None;
@@ -287,7 +294,8 @@ struct Exit {
     mac: u64,
 }
 
-const _: () = assert!(offset_of!(Out, via) == 2 && offset_of!(Out, in_port) == 4 && offset_of!(Out, mac) == 6);
+const _: () =
+    assert!(offset_of!(Out, via) == 2 && offset_of!(Out, in_port) == 4 && offset_of!(Out, mac) == 6);
 const _: () = assert!(offset_of!(EntryV4, out) % 8 == 4 && offset_of!(EntryV6, out) % 8 == 4);
 
 impl Exit {
@@ -400,6 +408,33 @@ fn admitted(ingress: &Port, heads: &Heads, flags: u8, out: &Exit) -> bool {
     source && heads.dmac == wanted
 }
 
+/// Whether a learning bridge has the sender at this port; then it is seen there again. Its record
+/// is written once a tick at most, so that the line stays every processor's.
+#[inline(always)]
+fn is_where_it_was(here: &Here<'_>, smac: u64) -> bool {
+    let [a, b, c, d, e, f, ..] = smac.to_ne_bytes();
+    let link = Link { id: here.port.bridge, vlan: here.port.vlan };
+    let Some(known) = STATIONS.ptr(&Station { link, mac: [a, b, c, d, e, f], reserved: 0 }) else {
+        return false;
+    };
+    // SAFETY: words of a value that stays while the program runs.
+    unsafe {
+        if (*known).fixed != 0 {
+            return true;
+        }
+        let expires = (&raw const (*known).expires).read_volatile();
+        if (*known).port as u32 != here.beside.port || (*known).tunnel != 0 || expires <= here.now {
+            return false;
+        }
+        let Some(bridge) = BRIDGES.get(&(here.port.bridge as u32)) else { return false };
+        let again = here.now + bridge.current().ageing;
+        if (again ^ expires) >> TICK_SHIFT != 0 && here.beside.flags & flag::DRY == 0 {
+            (&raw mut (*known).expires).write_volatile(again);
+        }
+    }
+    true
+}
+
 /// Counts a packet that is forwarded, with its lengths as it came and as it leaves.
 #[inline(always)]
 fn count(ingress: u32, egress: u32, came: u32, leaves: u32) {
@@ -443,17 +478,15 @@ pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
     let protocol = rest::protocol(old.rest);
     // An identifier is one word, not a pair of ports.
     let icmp = protocol == 1 || protocol == 58;
-    let ports = if icmp {
-        (!old_ports & 0xffff) + (new_ports & 0xffff)
-    } else {
-        add32(!old_ports, new_ports)
-    };
+    let ports =
+        if icmp { (!old_ports & 0xffff) + (new_ports & 0xffff) } else { add32(!old_ports, new_ports) };
     let ports = if old_ports == new_ports { 0 } else { ports };
-    let field = heads.l4 + match protocol {
-        6 => 16,
-        17 => 6,
-        _ => 2,
-    };
+    let field = heads.l4
+        + match protocol {
+            6 => 16,
+            17 => 6,
+            _ => 2,
+        };
     // ICMP for IPv4 has no pseudo header (RFC 792).
     let pseudo = if protocol == 1 || old.src == new.src && old.dst == new.dst { 0 } else { addrs };
     if !ctx.checksum(field as u32, pseudo, ports, protocol == 17) {
@@ -517,7 +550,11 @@ fn route<C: Ctx, F: Family>(ctx: C, dmac: u64, smac: u64) -> bool {
 /// Parse, port, source guard, conntrack, forward, TTL where routed, send.
 #[inline(always)]
 fn met(here: &Here<'_>, flags: u8) -> u32 {
-    1 << 0 | 1 << 1 | 1 << 6 | 1 << 10 | 1 << 16
+    1 << 0
+        | 1 << 1
+        | 1 << 6
+        | 1 << 10
+        | 1 << 16
         | if here.port.flags & port::GUARDED != 0 { 1 << 3 } else { 0 }
         | if flags & ROUTED != 0 { 1 << 11 } else { 0 }
 }

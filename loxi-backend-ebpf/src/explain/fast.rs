@@ -6,10 +6,10 @@
 use super::flows::{Entry, Key};
 use super::frame::{ETH, ethertype, fold, is_unicast, sum};
 use super::{UNTAGGED, Walk, words};
-use crate::sys::PATH_MTUS;
+use crate::sys::{PATH_MTUS, STATIONS};
 use loxi_core::packet::{Fate, Stage};
 use loxi_ebpf_layout::flow::{AGES, BUSY, FAST, IPIP, NAT, RECHECK, REPLY, ROUTED, TUNNEL, rest, state};
-use loxi_ebpf_layout::l2::{Port, port};
+use loxi_ebpf_layout::l2::{Link as Wire, Port, Station, port};
 use loxi_ebpf_layout::scratch::{flag, l4, way};
 use loxi_ebpf_layout::{Addr, family};
 
@@ -43,7 +43,7 @@ impl Walk<'_> {
     /// The fate of a packet that goes the short way.
     pub(super) fn fast(&mut self) -> Option<Fate> {
         let ingress = self.port_of(self.p.port)?;
-        if ingress.flags & (port::UP | port::TRUNK | port::LEARN) != port::UP || ingress.zone == 0 {
+        if ingress.flags & (port::UP | port::TRUNK) != port::UP || ingress.zone == 0 {
             return None;
         }
         let heads = match self.word16(12)? {
@@ -211,6 +211,11 @@ impl Walk<'_> {
             !source || heads.dmac != wanted,
             "another link layer than that of the packet that it was decided for",
         )?;
+        let learns = ingress.flags & port::LEARN != 0;
+        is(
+            learns && !self.is_where_it_was(ingress, heads.smac),
+            "its sender was not last seen here by the bridge",
+        )?;
         let egress = self.port_of(out.port).ok_or_else(|| format!("its port {} is none", out.port))?;
         if egress.flags & port::OPEN == 0 {
             return Err(format!("port {} is closed", self.port_name(out.port)));
@@ -220,6 +225,15 @@ impl Walk<'_> {
         let link = self.link_of(heads.family, &egress, entry)?;
         is(heads.len > link.mtu, "it is longer than the MTU")?;
         Ok((egress, link))
+    }
+
+    /// Whether a learning bridge has the sender at this port.
+    fn is_where_it_was(&self, ingress: &Port, mac: [u8; 6]) -> bool {
+        let link = Wire { id: ingress.bridge, vlan: ingress.vlan };
+        let known = self.t.look(STATIONS, &Station { link, mac, reserved: 0 });
+        known.is_some_and(|at| {
+            at.fixed != 0 || at.port == self.p.port && at.tunnel == 0 && at.expires > self.p.now
+        })
     }
 
     fn link_of(&self, family: u8, egress: &Port, entry: &Entry) -> Result<Link, String> {

@@ -44,7 +44,7 @@ pub fn entry<C: Ctx>(ctx: C) -> i32 {
     } else {
         ctx.clock() + globals.clock_offset
     };
-    let here = Here { port, beside, globals, tick: tick(now) };
+    let here = Here { port, beside, globals, now, tick: tick(now) };
     if let Some(action) = try_fast(ctx, &here) {
         return action;
     }

@@ -2,7 +2,7 @@
 
 use super::{Ctx, Grow, UNTAGGED};
 use crate::maps::PROGRAMS;
-use crate::parse::fold;
+use crate::parse::{ETH, ethertype, fold};
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::*;
 use aya_ebpf::helpers::*;
@@ -19,6 +19,32 @@ pub struct Tc(pub *mut __sk_buff);
 const NEXT: i32 = -1;
 
 impl Tc {
+    /// Shrinks where the kernel does not know how to take another family's header away: the last 20 bytes go, or
+    /// come, by a change of protocol, by which the buffer is known to hold the other family from then on.
+    #[inline(always)]
+    fn shrink_before_6_3(self, n: u32, v6: bool) -> bool {
+        const HEADER: u32 = 20;
+        let plain = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
+        let protocol = if v6 { ethertype::IPV6 } else { ethertype::IPV4 };
+        // SAFETY: the helpers check everything; the header has room on the stack.
+        unsafe {
+            if (*self.0).protocol == protocol as u32 {
+                return bpf_skb_adjust_room(self.0, -(n as i32), BPF_ADJ_ROOM_MAC, plain) == 0;
+            }
+            if !v6 {
+                return bpf_skb_adjust_room(self.0, HEADER as i32 - n as i32, BPF_ADJ_ROOM_MAC, plain) == 0
+                    && bpf_skb_change_proto(self.0, protocol, 0) == 0;
+            }
+            // What comes anew is zeroes, in place of the beginning of the header that is to be there.
+            let mut header = [0u32; HEADER as usize / 4];
+            let at = header.as_mut_ptr().cast::<c_void>();
+            bpf_skb_load_bytes(self.0.cast(), ETH as u32 + n, at, HEADER) == 0
+                && bpf_skb_adjust_room(self.0, -((n + HEADER) as i32), BPF_ADJ_ROOM_MAC, plain) == 0
+                && bpf_skb_change_proto(self.0, protocol, 0) == 0
+                && bpf_skb_store_bytes(self.0, ETH as u32, at, HEADER, 0) == 0
+        }
+    }
+
     /// Marks a frame whose fate is sealed and sends it over to the other namespace.
     #[inline(always)]
     fn cross(self, port: u16, device: u32) -> i32 {
@@ -157,12 +183,9 @@ impl Ctx for Tc {
             _ => 0,
         };
         let plain = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
-        let less = -(n as i32);
-        // SAFETY: the helper checks everything. Kernels before 6.3 don't know the second flag.
-        unsafe {
-            bpf_skb_adjust_room(self.0, less, BPF_ADJ_ROOM_MAC, plain | flags as u64) == 0
-                || bpf_skb_adjust_room(self.0, less, BPF_ADJ_ROOM_MAC, plain) == 0
-        }
+        // SAFETY: the helper checks everything.
+        let done = unsafe { bpf_skb_adjust_room(self.0, -(n as i32), BPF_ADJ_ROOM_MAC, plain | flags as u64) == 0 };
+        done || self.shrink_before_6_3(n, family == 6)
     }
 
     #[inline(always)]

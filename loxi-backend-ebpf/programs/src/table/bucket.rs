@@ -7,11 +7,24 @@ use loxi_ebpf_layout::flow::{self, Tags};
 /// Attempts to take a bucket's lock.
 const ATTEMPTS: u32 = 64;
 
-/// The entry at a place of a bucket.
+/// The entry at a place of a bucket. Its head is as long as an entry, so that a masked number never
+/// leads out of the bucket.
 #[inline(always)]
 pub(super) fn entry<F: Family>(bucket: *mut u8, place: u32) -> *mut F::Entry {
+    const { assert!(F::HEAD == size_of::<F::Entry>()) };
+    let mut slot = place as u64 + 1;
+    // The bound is written where the verifier needs it: before 6.8 it forgets what was compared once
+    // the number has been on the stack, and the compiler would leave a mask out that it knows to do nothing.
+    // SAFETY: the instruction masks a register.
+    unsafe {
+        if F::PLACES > 8 {
+            core::arch::asm!("{0} &= 15", inout(reg) slot, options(pure, nomem, nostack));
+        } else {
+            core::arch::asm!("{0} &= 7", inout(reg) slot, options(pure, nomem, nostack));
+        }
+    }
     // SAFETY: the place is below the number of places, which the bucket has room for.
-    unsafe { bucket.add(F::HEAD + place as usize * size_of::<F::Entry>()).cast() }
+    unsafe { bucket.add(slot as usize * size_of::<F::Entry>()).cast() }
 }
 
 /// Four bits, one per lane in which bit 15 is set.

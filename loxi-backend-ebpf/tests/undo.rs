@@ -14,7 +14,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::cell::Cell;
-use std::collections::BTreeSet;
 
 fn full() -> Capabilities {
     Capabilities::full("test", 1 << 20)
@@ -28,7 +27,7 @@ fn read(installer: &Installer) -> Result<Plan, TestCaseError> {
 }
 
 fn towards(now: &Plan, wanted: &Plan, stale: &PlanDelta) -> PlanDelta {
-    PlanDelta { units: difference(now, wanted), stale_ports: stale.stale_ports.clone() }
+    PlanDelta { units: difference(now, wanted), stale_ports: stale.stale_ports.clone(), passage: None }
 }
 
 /// Cases of a run: more where somebody asks for more.
@@ -40,7 +39,7 @@ fn cases() -> u32 {
 fn every_failing_call_is_undone() {
     let failed = Cell::new(0u64);
     let doubtful = Cell::new(0u64);
-    let mut runner = TestRunner::new(Config { cases: cases(), max_shrink_iters: 200, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: cases(), max_shrink_iters: 0, ..Config::default() });
     let seeds = (vec(any::<u64>(), 1..12), vec(any::<u64>(), 1..6));
     let done = runner.run(&seeds, |(first, second)| {
         let old = generate::pipeline(&first);
@@ -50,7 +49,7 @@ fn every_failing_call_is_undone() {
         let (mut installer, plan) = Installer::new(Box::new(kernel)).unwrap();
         let before = compile(&old, &full()).unwrap();
         let units = difference(&plan, &before);
-        installer.install(PlanDelta { units, stale_ports: BTreeSet::new() }).unwrap();
+        installer.install(PlanDelta { units, ..PlanDelta::default() }).unwrap();
         prop_assert!(read(&installer)? == before);
         let delta = PlanIndex::from_plan(before.clone()).compile_change(&new, &diff(&old, &new), &full());
         let delta = delta.unwrap();
@@ -111,5 +110,5 @@ fn every_failing_call_is_undone() {
         failed.get(),
         doubtful.get()
     );
-    assert!(failed.get() > 300 && doubtful.get() > 300);
+    assert!(failed.get().min(doubtful.get()) > 5 * u64::from(cases()), "too few to show anything");
 }

@@ -205,7 +205,8 @@ impl Backend for Ebpf {
         let plan = if inner.installer.is_doubtful() {
             // What stands in the tables was put there by another process, or by halves.
             let units = difference(inner.index.plan(), &compile(new, capabilities)?);
-            PlanDelta { units, stale_ports: new.ports().map(|port| port.name.clone()).collect() }
+            let stale_ports = new.ports().map(|port| port.name.clone()).collect();
+            PlanDelta { units, stale_ports, passage: None }
         } else {
             inner.index.compile_change(new, change, capabilities)?
         };

@@ -155,7 +155,7 @@ impl Installer {
         self.move_on();
         let turned = |unit: UnitDelta| UnitDelta { unit: unit.unit, old: unit.new, new: unit.old };
         let units = undo.delta.units.into_iter().map(turned).collect();
-        PlanDelta { units, stale_ports: BTreeSet::new() }
+        PlanDelta { units, ..PlanDelta::default() }
     }
 
     fn write(&mut self, delta: &PlanDelta, step: &mut u64, what: &mut String) -> Written {
@@ -166,14 +166,20 @@ impl Installer {
             self.remove_stray(&stray)?;
         }
         let renewed = self.renew(delta)?;
-        let steps = steps(delta, &renewed);
-        for (key, row) in steps.puts {
-            (*step, *what) = (*step + 1, format!("{key:?}"));
-            encode::put(&mut self.w, &self.attached, key, row)?;
-        }
-        for (key, set) in steps.deletes.into_iter().rev() {
-            (*step, *what) = (*step + 1, format!("{key:?}"));
-            encode::delete(&mut self.w, key, set)?;
+        let policies = delta.units.iter().find(|delta| delta.unit == Unit::Policy);
+        match (policies, &delta.passage) {
+            (Some(policies), Some(passage)) => {
+                let [first, second] = &**passage;
+                let others = delta.units.iter().filter(|delta| delta.unit != Unit::Policy);
+                let others = others.map(|delta| (&*delta.old, &*delta.new));
+                self.take_steps([(&*policies.old, first)], &renewed, step, what)?;
+                self.take_steps(others.chain([(first, second)]), &renewed, step, what)?;
+                self.take_steps([(second, &*policies.new)], &renewed, step, what)?;
+            }
+            _ => {
+                let all = delta.units.iter().map(|delta| (&*delta.old, &*delta.new));
+                self.take_steps(all, &renewed, step, what)?;
+            }
         }
         for name in &delta.stale_ports {
             (*step, *what) = (*step + 1, format!("generation of {name}"));
@@ -182,6 +188,26 @@ impl Installer {
         *what = "numbers that nobody needs".to_owned();
         self.retire(delta)?;
         self.move_on();
+        Ok(())
+    }
+
+    /// Goes from rows to rows, each put before any is deleted.
+    fn take_steps<'a>(
+        &mut self,
+        deltas: impl IntoIterator<Item = (&'a Rows, &'a Rows)>,
+        renewed: &BTreeMap<SetRef, u32>,
+        step: &mut u64,
+        what: &mut String,
+    ) -> Written {
+        let steps = steps(deltas, renewed);
+        for (key, row) in steps.puts {
+            (*step, *what) = (*step + 1, format!("{key:?}"));
+            encode::put(&mut self.w, &self.attached, key, row)?;
+        }
+        for (key, set) in steps.deletes.into_iter().rev() {
+            (*step, *what) = (*step + 1, format!("{key:?}"));
+            encode::delete(&mut self.w, key, set)?;
+        }
         Ok(())
     }
 
@@ -227,6 +253,7 @@ impl Installer {
             before.note(&unit.old);
             after.note(&unit.new);
         }
+        delta.passage.iter().flat_map(|passage| passage.iter()).for_each(|rows| before.note(rows));
         for set in before.sets.difference(&after.sets) {
             self.w.retire(|names| &mut names.sets, set)?;
         }
@@ -323,10 +350,13 @@ fn says_one_of(key: &RowKey, renewed: &BTreeMap<SetRef, u32>) -> bool {
     }
 }
 
-fn steps<'a>(delta: &'a PlanDelta, renewed: &BTreeMap<SetRef, u32>) -> Steps<'a> {
+fn steps<'a>(
+    deltas: impl IntoIterator<Item = (&'a Rows, &'a Rows)>,
+    renewed: &BTreeMap<SetRef, u32>,
+) -> Steps<'a> {
     let mut steps = Steps::default();
-    for UnitDelta { old, new, .. } in &delta.units {
-        for (key, row) in &**new {
+    for (old, new) in deltas {
+        for (key, row) in new {
             let again = whole(key).is_some_and(|set| renewed.contains_key(&set)) || says_one_of(key, renewed);
             if again || old.get(key) != Some(row) {
                 steps.puts.insert(key, row);

@@ -50,6 +50,8 @@ pub struct PlanDelta {
     /// Ports whose policy generation grows: flows that they admitted are judged again. Each is
     /// configured in the new pipeline.
     pub stale_ports: BTreeSet<PortName>,
+    /// Rows of the policies on the way from the old to the new ones; none: the way is direct.
+    pub passage: Option<Box<[Rows; 2]>>,
 }
 
 impl Plan {

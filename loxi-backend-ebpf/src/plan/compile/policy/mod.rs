@@ -20,10 +20,32 @@ use group::{Group, Subjects};
 use loxi_core::dataplane::CompileError;
 use loxi_core::ir::{Pipeline, PolicyAction, PolicyDirection};
 use loxi_core::net::PortName;
+use peers::Peers;
 use std::collections::BTreeMap;
 
 pub(super) fn policies(pipeline: &Pipeline, rows: &mut Rows) -> Result<(), CompileError> {
     let subjects = Subjects::of(pipeline)?;
+    let peers = Peers::of(pipeline, &subjects.groups);
+    put(pipeline, &subjects, &peers, false, rows);
+    Ok(())
+}
+
+/// The two sets of rows through which the tables go from one pipeline's policies to another's, so that
+/// nothing is ever judged by rules of one and classes of the other: those of before with classes that
+/// both can be told by, then those of after with the same classes.
+///
+/// # Errors
+/// As [`crate::plan::compile`]'s.
+pub(crate) fn passage(old: &Pipeline, new: &Pipeline) -> Result<[Rows; 2], CompileError> {
+    let (before, after) = (Subjects::of(old)?, Subjects::of(new)?);
+    let peers = Peers::of_both((old, &before.groups), (new, &after.groups));
+    let (mut first, mut second) = (Rows::new(), Rows::new());
+    put(old, &before, &peers, true, &mut first);
+    put(new, &after, &peers, false, &mut second);
+    Ok([first, second])
+}
+
+fn put(pipeline: &Pipeline, subjects: &Subjects<'_>, peers: &Peers<'_>, past: bool, rows: &mut Rows) {
     let mut ports: BTreeMap<&PortName, PortPolicyRow> = BTreeMap::new();
     for ((port, direction), number) in &subjects.groups_by_port {
         let row = ports.entry(port).or_insert(PortPolicyRow { egress: None, ingress: None });
@@ -40,8 +62,7 @@ pub(super) fn policies(pipeline: &Pipeline, rows: &mut Rows) -> Result<(), Compi
         rows.insert(RowKey::Rules(group.digest), Row::Rules(rules(group)));
         ports::put(pipeline, group, rows);
     }
-    peers::put(pipeline, &subjects.groups, rows);
-    Ok(())
+    peers.put(&subjects.groups, past, rows);
 }
 
 fn rules(group: &Group<'_>) -> RulesRow {

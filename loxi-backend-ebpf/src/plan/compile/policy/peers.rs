@@ -17,77 +17,126 @@ use std::rc::Rc;
 /// Definitions that are true of an address, by number.
 type Class = Rc<BTreeSet<usize>>;
 
-pub(super) fn put(pipeline: &Pipeline, groups: &[Group<'_>], rows: &mut Rows) {
-    let used: BTreeSet<&PolicyPeer> = groups
-        .iter()
-        .flat_map(|group| group.rules().map(|(_, rule)| &rule.peer))
-        .filter(|peer| **peer != PolicyPeer::Any)
-        .collect();
-    // In order: a class has the same name whatever else is defined.
-    let definitions: Vec<&PolicyPeer> = used.into_iter().collect();
-    let mut classes: BTreeMap<Class, Digest> = BTreeMap::new();
-    for (prefix, class) in classify(&mentions(pipeline, &definitions)) {
-        let name = *classes.entry(Rc::clone(&class)).or_insert_with(|| name(&definitions, &class));
-        rows.insert(RowKey::Peer(prefix), Row::Class(name));
-    }
-    let mut by_definition: Vec<Vec<Digest>> = vec![Vec::new(); definitions.len()];
-    for (class, name) in &classes {
-        class.iter().for_each(|number| by_definition[*number].push(*name));
-    }
-    for group in groups {
-        put_group(group, &definitions, classes.values(), &by_definition, rows);
+/// What rules mean by a peer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Definition<'a> {
+    peer: &'a PolicyPeer,
+    /// It means what the name meant in the pipeline before.
+    past: bool,
+    /// Members of a named set.
+    members: Option<&'a BTreeSet<IpPrefix>>,
+}
+
+/// Every definition that rules use, and the classes that they make.
+pub(super) struct Peers<'a> {
+    /// In order: a class has the same name whatever else is defined.
+    definitions: Vec<Definition<'a>>,
+    prefixes: Vec<(IpPrefix, Digest)>,
+    classes: BTreeSet<Digest>,
+    /// Classes that each definition is part of.
+    by_definition: Vec<Vec<Digest>>,
+}
+
+fn used<'a>(pipeline: &'a Pipeline, groups: &[Group<'a>]) -> BTreeSet<Definition<'a>> {
+    let peers = groups.iter().flat_map(|group| group.rules().map(|(_, rule)| &rule.peer));
+    let peers = peers.filter(|peer| **peer != PolicyPeer::Any);
+    peers.map(|peer| Definition { peer, past: false, members: members(pipeline, peer) }).collect()
+}
+
+fn members<'a>(pipeline: &'a Pipeline, peer: &PolicyPeer) -> Option<&'a BTreeSet<IpPrefix>> {
+    match peer {
+        PolicyPeer::Set(name) => pipeline.get::<AddrSet>(name).map(|set| &set.members),
+        PolicyPeer::Any | PolicyPeer::Prefixes { .. } => None,
     }
 }
 
-/// Which rules of a group mean each class.
-fn put_group<'a>(
-    group: &Group<'_>,
-    definitions: &[&PolicyPeer],
-    classes: impl Iterator<Item = &'a Digest>,
-    by_definition: &[Vec<Digest>],
-    rows: &mut Rows,
-) {
-    let mut any = Bits::default();
-    let mut own: BTreeMap<usize, Bits> = BTreeMap::new();
-    for (bit, rule) in group.rules() {
-        match definitions.binary_search(&&rule.peer) {
-            Ok(number) => set(own.entry(number).or_default(), bit),
-            Err(_) => set(&mut any, bit),
+impl<'a> Peers<'a> {
+    pub(super) fn of(pipeline: &'a Pipeline, groups: &[Group<'a>]) -> Self {
+        Self::new(used(pipeline, groups))
+    }
+
+    /// Definitions of two pipelines at once: every class is right for the groups of both.
+    pub(super) fn of_both(old: (&'a Pipeline, &[Group<'a>]), new: (&'a Pipeline, &[Group<'a>])) -> Self {
+        let mut definitions = used(new.0, new.1);
+        for definition in used(old.0, old.1) {
+            let other = members(new.0, definition.peer);
+            let past = other.is_some() && other != definition.members;
+            definitions.insert(Definition { past, ..definition });
+        }
+        Self::new(definitions)
+    }
+
+    fn new(definitions: BTreeSet<Definition<'a>>) -> Self {
+        let definitions: Vec<_> = definitions.into_iter().collect();
+        let mut classes: BTreeMap<Class, Digest> = BTreeMap::new();
+        let mut prefixes = Vec::new();
+        for (prefix, class) in classify(&mentions(&definitions)) {
+            let name = *classes.entry(Rc::clone(&class)).or_insert_with(|| name(&definitions, &class));
+            prefixes.push((prefix, name));
+        }
+        let mut by_definition: Vec<Vec<Digest>> = vec![Vec::new(); definitions.len()];
+        for (class, name) in &classes {
+            class.iter().for_each(|number| by_definition[*number].push(*name));
+        }
+        Self { definitions, prefixes, classes: classes.into_values().collect(), by_definition }
+    }
+
+    /// The number of what a rule means by its peer, as the pipeline before or after defines it.
+    fn find(&self, peer: &PolicyPeer, past: bool) -> Option<usize> {
+        let with = |past: bool| {
+            self.definitions.binary_search_by(|other| (other.peer, other.past).cmp(&(peer, past))).ok()
+        };
+        past.then(|| with(true)).flatten().or_else(|| with(false))
+    }
+
+    /// Rows of the classes, and of what groups say of them; `past`: they are groups of the pipeline before.
+    pub(super) fn put(&self, groups: &[Group<'_>], past: bool, rows: &mut Rows) {
+        rows.extend(self.prefixes.iter().map(|(prefix, name)| (RowKey::Peer(*prefix), Row::Class(*name))));
+        for group in groups {
+            self.put_group(group, past, rows);
         }
     }
-    let mut found: BTreeMap<Option<Digest>, Bits> = BTreeMap::new();
-    if !is_empty(&any) {
-        found.insert(None, any);
-        found.extend(classes.map(|class| (Some(*class), any)));
-    }
-    for (number, bits) in &own {
-        for class in &by_definition[*number] {
-            add(found.entry(Some(*class)).or_default(), bits);
+
+    /// Which rules of a group mean each class.
+    fn put_group(&self, group: &Group<'_>, past: bool, rows: &mut Rows) {
+        let mut any = Bits::default();
+        let mut own: BTreeMap<usize, Bits> = BTreeMap::new();
+        for (bit, rule) in group.rules() {
+            match self.find(&rule.peer, past) {
+                Some(number) => set(own.entry(number).or_default(), bit),
+                None => set(&mut any, bit),
+            }
         }
+        let mut found: BTreeMap<Option<Digest>, Bits> = BTreeMap::new();
+        if !is_empty(&any) {
+            found.insert(None, any);
+            found.extend(self.classes.iter().map(|class| (Some(*class), any)));
+        }
+        for (number, bits) in &own {
+            for class in &self.by_definition[*number] {
+                add(found.entry(Some(*class)).or_default(), bits);
+            }
+        }
+        rows.extend(
+            found.into_iter().map(|(class, bits)| (RowKey::PeerRules(group.digest, class), Row::Bits(bits))),
+        );
     }
-    rows.extend(
-        found.into_iter().map(|(class, bits)| (RowKey::PeerRules(group.digest, class), Row::Bits(bits))),
-    );
 }
 
 /// Which definitions mention a prefix: inside, or as an exception.
 type Mentions = BTreeMap<IpPrefix, Vec<(usize, bool)>>;
 
-fn mentions(pipeline: &Pipeline, definitions: &[&PolicyPeer]) -> Mentions {
+fn mentions(definitions: &[Definition<'_>]) -> Mentions {
     let mut found = Mentions::new();
-    for (number, peer) in definitions.iter().enumerate() {
+    for (number, definition) in definitions.iter().enumerate() {
         let mut note = |prefixes: &BTreeSet<IpPrefix>, inside: bool| {
             for prefix in prefixes {
                 found.entry(*prefix).or_default().push((number, inside));
             }
         };
-        match peer {
+        match definition.peer {
             PolicyPeer::Any => {}
-            PolicyPeer::Set(name) => {
-                if let Some(set) = pipeline.get::<AddrSet>(name) {
-                    note(&set.members, true);
-                }
-            }
+            PolicyPeer::Set(_) => definition.members.into_iter().for_each(|members| note(members, true)),
             PolicyPeer::Prefixes { prefixes, except } => {
                 note(prefixes, true);
                 note(except, false);
@@ -148,10 +197,18 @@ fn side(count: &mut Count, inside: bool) -> &mut u32 {
     if inside { &mut count.inside } else { &mut count.outside }
 }
 
-fn name(definitions: &[&PolicyPeer], class: &BTreeSet<usize>) -> Digest {
+fn name(definitions: &[Definition<'_>], class: &BTreeSet<usize>) -> Digest {
     let mut hash = Sha256::new();
     for number in class {
-        encode_peer(&mut hash, definitions[*number]);
+        let definition = definitions[*number];
+        encode_peer(&mut hash, definition.peer);
+        if definition.past {
+            // What the set meant before: this class lasts as long as the change.
+            for member in definition.members.into_iter().flatten() {
+                hash.update(member.to_string());
+            }
+            hash.update(b"past");
+        }
     }
     digest(hash)
 }

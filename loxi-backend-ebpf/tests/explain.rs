@@ -267,12 +267,15 @@ fn limits_are_those_that_a_packet_would_meet() {
         let packet = PacketIn { port: port("p1"), bytes, at: None };
         let explain = |ebpf: &mut Ebpf| ebpf.explain_programs(&packet, now, &ChoiceMode::First).unwrap();
         let explained = local.with_backend(explain);
-        let request = InjectRequest {
+        let mut request = InjectRequest {
             packets: vec![packet.clone()],
             now: Some(now),
-            commit: true,
+            commit: false,
             ..Default::default()
         };
+        let dry = local.inject(&request).unwrap().remove(0);
+        assert_eq!(dry.verdict.fate.to_string(), fate, "asked without commit");
+        request.commit = true;
         let injected = local.inject(&request).unwrap().remove(0);
         assert_eq!(explained.fate.to_string(), fate, "{}", explained.trace);
         assert_eq!(difference(&explained, &injected), None, "{}", explained.trace);

@@ -204,6 +204,8 @@ pub mod flag {
     pub const ECN: u32 = 32768;
     /// It has taken its service's turn.
     pub const TURN: u32 = 65536;
+    /// A flow was over in whose place another comes; where nothing may change it is still there.
+    pub const OVER: u32 = 131_072;
 }
 
 /// What follows the IP header.

@@ -94,6 +94,7 @@ pub fn cold_of<F: Family>(word: u64, number: u32) -> Option<(&'static Cold, u32)
 pub fn forget<F: Family>(number: u32) {
     let Some(p) = packet() else { return };
     if p.flags & flag::DRY != 0 {
+        p.flags |= flag::OVER;
         return;
     }
     let Some(entry) = at::<F>(number) else { return };

@@ -105,6 +105,28 @@ fn within_limits(p: &Packet, zone: &Zone) -> Step {
     Ok(())
 }
 
+/// Whether there is a place in each count; none is taken.
+#[inline(always)]
+fn would_fit(p: &Packet, zone: &Zone) -> Step {
+    let Some(count) = count_of(p.zone) else { return Err(drop::CT_FULL) };
+    // SAFETY: words of an array, each read at once.
+    let (flows, open) =
+        unsafe { ((&raw const (*count).flows).read_volatile(), (&raw const (*count).half_open).read_volatile()) };
+    let over = (p.flags & flag::OVER != 0) as u64;
+    if is_full(flows.wrapping_sub(over), zone.max_flows) {
+        return Err(drop::CT_FULL);
+    }
+    if state::is_half_open(p.next_state) && is_full(open, zone.max_half_open) {
+        return Err(drop::CT_HALF_OPEN_LIMIT);
+    }
+    let key = Source { zone: p.zone as u32, family: p.family as u32, addr: p.src };
+    let limited = zone.max_per_source != u32::MAX;
+    if limited && is_full(SOURCES.get(&key).copied().unwrap_or(0), zone.max_per_source) {
+        return Err(drop::CT_SOURCE_LIMIT);
+    }
+    Ok(())
+}
+
 #[inline(always)]
 fn within_source(p: &Packet, zone: &Zone) -> bool {
     let key = Source { zone: p.zone as u32, family: p.family as u32, addr: p.src };
@@ -129,7 +151,7 @@ fn within_source(p: &Packet, zone: &Zone) -> bool {
 fn create<F: Family>(p: &mut Packet) -> Step {
     let Some(zone) = zone_of(p.zone) else { return Ok(()) };
     if p.flags & flag::DRY != 0 {
-        return Ok(());
+        return would_fit(p, zone);
     }
     within_limits(p, zone)?;
     if p.backend != 0

@@ -18,6 +18,7 @@ pub use sizes::Sizes;
 
 use crate::sys::{KernelError, Map, MapKind, Program, RealKernel, Table, bytes, get_pinned, pin, value};
 use aya::EbpfLoader;
+use aya::programs::ProgramError;
 use loxi_ebpf_layout::code::program;
 use loxi_ebpf_layout::meta::{MAGIC, Meta};
 use place::Place;
@@ -367,11 +368,11 @@ fn load_program(program: &mut aya::programs::Program) -> Result<OwnedFd, Box<dyn
     use aya::programs::Program::{SchedClassifier, Xdp};
     let fd = match program {
         SchedClassifier(program) => {
-            program.load()?;
+            patiently(|| program.load())?;
             program.fd()?.as_fd().try_clone_to_owned()?
         }
         Xdp(program) => {
-            program.load()?;
+            patiently(|| program.load())?;
             program.fd()?.as_fd().try_clone_to_owned()?
         }
         _ => return Err("is of a kind that is not ours".into()),

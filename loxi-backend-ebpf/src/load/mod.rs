@@ -172,6 +172,7 @@ pub(crate) fn open(options: &LoadOptions) -> Result<Installation, LoadError> {
             }
         }
     };
+    place.prepare().map_err(step("prepare the folder"))?;
     let digest = options.objects.digest();
     let same = meta.digest == digest;
     let wanted = |kind: Kind| match kind {
@@ -378,6 +379,22 @@ fn load_program(program: &mut aya::programs::Program) -> Result<OwnedFd, Box<dyn
         _ => return Err("is of a kind that is not ours".into()),
     };
     Ok(fd)
+}
+
+/// Attempts to load a program.
+const ATTEMPTS: u32 = 8;
+
+/// The verifier gives up when a signal comes, also one that stops the process for a while: it has
+/// said nothing of the program then.
+fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    for _ in 1..ATTEMPTS {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            other => return other,
+        }
+    }
+    load()
 }
 
 /// Programs of a kind that were loaded by a process before this one.

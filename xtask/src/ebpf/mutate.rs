@@ -43,7 +43,10 @@ pub(super) fn run(root: &Path, only: Option<&str>) -> Result<()> {
     let wrong = violations(&places.programs)?;
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     let wanted = |mutation: &&Mutation| {
-        only.is_none_or(|only| mutation.stage.to_string() == only || mutation.what.contains(only))
+        only.is_none_or(|only| match only.parse::<u8>() {
+            Ok(stage) => mutation.stage == stage,
+            Err(_) => mutation.what.contains(only),
+        })
     };
     let chosen: Vec<&Mutation> = MUTATIONS.iter().filter(wanted).collect();
     ensure!(!chosen.is_empty(), "no mutation is of this stage or has this word in its description");
@@ -87,7 +90,7 @@ enum Noticed {
     /// The rows passed.
     No,
     /// It is no program at all: it doesn't build or load.
-    Broken(&'static str),
+    Broken(String),
 }
 
 impl fmt::Display for Noticed {
@@ -131,7 +134,7 @@ impl<'a> Bench<'a> {
         fs::write(&path, source).with_context(|| format!("writing {}", path.display()))?;
         match built {
             Ok(()) => self.rows(),
-            Err(_) => Ok(Noticed::Broken("it doesn't build")),
+            Err(_) => Ok(Noticed::Broken("it doesn't build".to_owned())),
         }
     }
 
@@ -164,8 +167,15 @@ fn noticed(printed: &str, hook: &str) -> Noticed {
     match rows.split_first() {
         Some((first, more)) if hook == "rows_at_tc" => Noticed::By((*first).to_owned(), more.len()),
         Some((first, more)) => Noticed::By(format!("{first}, at XDP"), more.len()),
-        None => Noticed::Broken("it doesn't load"),
+        None => Noticed::Broken(why_not(printed)),
     }
+}
+
+/// Why there was no row at all: what the test panicked with, which may go on for megabytes.
+fn why_not(printed: &str) -> String {
+    let mut lines = printed.lines().skip_while(|line| !line.contains("panicked at"));
+    let said: String = lines.nth(1).unwrap_or("it failed without a word").chars().take(160).collect();
+    format!("it doesn't load: {said}")
 }
 
 /// Copies sources, without build products.
@@ -205,8 +215,11 @@ mod tests {
         let printed = "FAILED policy.yaml: one\n  step 1: x\nFAILED nat.yaml: two\nFAILED policy.yaml: one\n\
                        rows 1\ntest rows_at_tc ... FAILED\ntest result: FAILED. 0 passed";
         assert_eq!(noticed(printed, "rows_at_tc"), Noticed::By("policy.yaml: one".to_owned(), 1));
-        let unloaded = "panicked: Load(Object)\ntest rows_at_tc ... FAILED\ntest result: FAILED. 0 passed";
-        assert_eq!(noticed(unloaded, "rows_at_tc"), Noticed::Broken("it doesn't load"));
+        let unloaded = "thread panicked at x.rs:1:\nLoad(Object)\ntest rows_at_tc ... FAILED\ntest result: FAILED. 0 passed";
+        assert_eq!(
+            noticed(unloaded, "rows_at_tc"),
+            Noticed::Broken("it doesn't load: Load(Object)".to_owned())
+        );
     }
 
     #[test]

@@ -132,11 +132,25 @@ pub(super) const MUTATIONS: &[Mutation] = &[
     at(
         6,
         "stage/related.rs",
-        "if !same {",
-        "if false {",
-        "an error about a translated packet passes as it is",
+        "Err(drop::ICMP_WITHOUT_FLOW) => stranger(p),",
+        "Err(drop::ICMP_WITHOUT_FLOW) => Ok(program::FORWARD),",
+        "an error about no flow passes",
     ),
     at(6, "life.rs", "< idle as i64", "< idle as i64 + 5", "a flow lives longer than its timeout"),
+    at(
+        6,
+        "fast.rs",
+        "flags & MOVING != 0",
+        "flags & 0 != 0",
+        "the short way takes TCP flags that move the state",
+    ),
+    at(
+        6,
+        "fast.rs",
+        "if seen.epoch != here.globals.epoch as u32 {",
+        "if false {",
+        "the short way believes decisions of another configuration",
+    ),
     at(
         7,
         "stage/service.rs",
@@ -158,6 +172,13 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "flow_hash(0, p, &p.dst, p.sport, p.dport)",
         "flow_hash(0, p, &p.dst, p.dport, p.sport)",
         "Maglev hashes the ports the other way round",
+    ),
+    at(
+        7,
+        "stage/service.rs",
+        "address_hash(0, p.family, &p.src)\n            };",
+        "address_hash(0, p.family, &p.dst)\n            };",
+        "source hash hashes the destination",
     ),
     at(
         8,
@@ -223,6 +244,8 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "true",
         "an answer that nobody asked for teaches",
     ),
+    at(11, "fast.rs", "heads.ttl <= 1", "heads.ttl < 1", "the short way routes a TTL of 1 on"),
+    at(12, "fast.rs", "flags & NAT != 0 && ", "false && ", "the short way does not translate"),
     at(
         11,
         "stage/snat.rs",

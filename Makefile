@@ -12,7 +12,7 @@ BACKEND ?= ebpf
 FUZZ_SECONDS ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-vm bench bench-lab clean-lab fuzz
+.PHONY: help run test test-vm bench bench-lab mutate clean-lab fuzz
 
 help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
@@ -28,6 +28,9 @@ test: ## everything that CI holds the tree to
 
 test-vm: ## tests that depend on the kernel, under Debian's 6.1 and 6.12 in virtual machines (KERNELS=6.1: only that)
 	@scripts/test-vm $(KERNELS)
+
+mutate: ## wrong eBPF programs, for the conformance rows to notice (ONLY=9: of that stage; ONLY=affinity: by a word)
+	@cargo xtask ebpf --mutate $(ONLY)
 
 bench: ## throughput of each backend on this machine
 	@scripts/preflight bench

@@ -2,6 +2,9 @@
 //! nothing, an audit names it, and the reference parts from it there.
 #![allow(clippy::unwrap_used)]
 
+mod bpffs;
+
+use bpffs::{Mounted, dump, tables, update};
 use loxi_backend_ebpf::plan::{Plan, Row, RowKey};
 use loxi_backend_ebpf::{Devices, Ebpf, Mode, Options, Sizes, capabilities};
 use loxi_core::change::Transaction;
@@ -12,8 +15,7 @@ use loxi_core::packet::{Fate, Stage, Timestamp};
 use loxi_core::text::from_yaml;
 use loxi_reference::ReferencePath;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 const NODE: &str = include_str!("../../loxi-conformance/rows/pipelines/node.yaml");
@@ -23,75 +25,6 @@ const NOW: Timestamp = Timestamp(1_000_000 * Timestamp::SECOND);
 const TO_SERVICE: &str =
     "eth 02:00:00:00:01:01>02:00:00:00:01:00 / ipv4 10.244.1.10>10.96.0.1 / tcp 1000>80 S";
 const TO_NODE: &str = "eth 02:00:00:00:01:01>02:00:00:00:01:00 / ipv4 10.244.1.10>10.244.2.10 / udp 1>2";
-
-/// A bpf file system of the test's own.
-struct Mounted(tempfile::TempDir);
-
-impl Mounted {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(folder.path()).status().unwrap();
-        assert!(mounted.success(), "a bpf file system can't be mounted");
-        Self(folder)
-    }
-
-    fn pins(&self) -> PathBuf {
-        self.0.path().join("node")
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-    }
-}
-
-fn bpftool(args: &[&str], map: &Path, more: &[String]) -> Vec<u8> {
-    let output =
-        Command::new("bpftool").args(args).arg("pinned").arg(map).args(more).output().expect("bpftool runs");
-    assert!(output.status.success(), "bpftool {args:?} {}: {output:?}", map.display());
-    output.stdout
-}
-
-fn hex(of: &str, bytes: &[u8]) -> Vec<String> {
-    let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
-    [of.to_owned(), "hex".to_owned()].into_iter().chain(digits).collect()
-}
-
-/// Keys and values of a map.
-fn dump(map: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let found: serde_json::Value =
-        serde_json::from_slice(&bpftool(&["-j", "map", "dump"], map, &[])).unwrap();
-    let bytes = |value: &serde_json::Value| {
-        let digits = value.as_array().unwrap().iter();
-        digits.map(|digit| u8::from_str_radix(&digit.as_str().unwrap()[2..], 16).unwrap()).collect()
-    };
-    found.as_array().unwrap().iter().map(|entry| (bytes(&entry["key"]), bytes(&entry["value"]))).collect()
-}
-
-fn update(map: &Path, key: &[u8], value: &[u8]) {
-    bpftool(&["map", "update"], map, &[hex("key", key), hex("value", value)].concat());
-}
-
-/// What stands in every map that isn't large, as the kernel tells it.
-fn tables(pins: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut all = Vec::new();
-    for file in std::fs::read_dir(pins).unwrap() {
-        let path = file.unwrap().path();
-        let shown =
-            Command::new("bpftool").args(["-j", "map", "show", "pinned"]).arg(&path).output().unwrap();
-        let Ok(shown) = serde_json::from_slice::<serde_json::Value>(&shown.stdout) else { continue };
-        let kind = shown["type"].as_str().unwrap_or_default();
-        let entries = shown["max_entries"].as_u64().unwrap_or(u64::MAX);
-        let readable = !matches!(kind, "prog_array" | "ringbuf" | "devmap" | "");
-        if readable && (entries <= 4096 || kind.ends_with("hash") || kind == "lpm_trie") {
-            all.push((path.clone(), bpftool(&["-j", "map", "dump"], &path, &[])));
-        }
-    }
-    assert!(all.len() > 20, "only {} maps were read", all.len());
-    all.sort();
-    all
-}
 
 struct Node {
     local: Local<Ebpf>,

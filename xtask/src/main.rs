@@ -21,9 +21,10 @@ const HELP: &str = "usage: cargo xtask <check>
   measurements [--check | --collect]
          writes docs/measurements.md from docs/measurements.json; --check only compares;
          --collect first takes the figures of the last `cargo bench` of this machine
-  ebpf [--check]
+  ebpf [--check | --mutate [STAGE | WORD]]
          builds the eBPF programs and writes loxi-backend-ebpf/obj; --check holds the objects there
-         to their record, and to a fresh build where this machine has a toolchain";
+         to their record, and to a fresh build where this machine has a toolchain; --mutate holds the
+         conformance rows to noticing each mutation of the programs, or those of a stage or with a word";
 
 fn main() -> Result<()> {
     if ebpf::is_compiler() {
@@ -33,8 +34,10 @@ fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let check = arguments.next();
     let option = arguments.next();
+    let only = arguments.next();
     let has_options = matches!(check.as_deref(), Some("measurements" | "ebpf"));
-    if arguments.next().is_some() || (option.is_some() && !has_options) {
+    let has_choice = check.as_deref() == Some("ebpf") && option.as_deref() == Some("--mutate");
+    if arguments.next().is_some() || (only.is_some() && !has_choice) || (option.is_some() && !has_options) {
         bail!("one check at a time\n\n{HELP}");
     }
     match check.as_deref() {
@@ -49,6 +52,7 @@ fn main() -> Result<()> {
         Some("ebpf") => match option.as_deref() {
             None => ebpf::write(root),
             Some("--check") => report("ebpf", ebpf::check(root)?),
+            Some("--mutate") => ebpf::mutate(root, only.as_deref()),
             Some(other) => bail!("unknown option `{other}`\n\n{HELP}"),
         },
         None | Some("help" | "--help" | "-h") => {

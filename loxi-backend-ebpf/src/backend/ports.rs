@@ -57,8 +57,20 @@ impl Inner {
             && self.hooks.holds(name.as_str(), found.link.index)
     }
 
-    /// Binds programs to a port's device.
+    /// Binds programs to a port's device: to all of its hooks, or it is left as it was.
     fn bind(&mut self, port: &Port, found: &Found) -> Result<Device, DeviceError> {
+        let name = port.name.as_str();
+        let before = self.hooks.bound(&self.place, name, found)?;
+        let bound = self.bind_hooks(port, found);
+        if bound.is_err()
+            && let Err(error) = self.hooks.unbind_but(&self.place, name, &before)
+        {
+            tracing::warn!(port = name, %error, "letting go of its device");
+        }
+        bound
+    }
+
+    fn bind_hooks(&mut self, port: &Port, found: &Found) -> Result<Device, DeviceError> {
         let Some(namespaces) = &self.namespaces else { return Ok(Device::default()) };
         let name = &port.name;
         let number = self.installer.w.names.ports.number(name).unwrap_or(0);

@@ -105,13 +105,8 @@ impl Hooks {
         at: At,
         stub: &Program,
     ) -> Result<(), DeviceError> {
-        let path = place.link(&file_name(name, at));
         let key = (name.to_owned(), at);
-        if place.outlives() && !self.links.contains_key(&key) && path.exists() {
-            let kept = get_pinned(&path).map_err(bind_error("find what is bound to", device))?;
-            self.links.insert(key.clone(), Link::new(kept));
-        }
-        if let Some(link) = self.links.get(&key) {
+        if let Some(link) = self.kept(place, &key).map_err(bind_error("find what is bound to", device))? {
             if link.device().map_err(bind_error("ask what is bound to", device))? == device.link.index {
                 return link.update(stub).map_err(bind_error("renew the program of", device));
             }
@@ -119,18 +114,51 @@ impl Hooks {
         }
         let link = namespaces.of(device.side).0.run(|| create(device, at, stub))??;
         if place.outlives() {
+            let path = place.link(&file_name(name, at));
             pin(link.fd(), &path).map_err(bind_error("keep what is bound to", device))?;
         }
         self.links.insert(key, link);
         Ok(())
     }
 
-    /// Lets a device go.
-    pub(crate) fn unbind(&mut self, place: &Place, name: &str) -> io::Result<()> {
+    /// What is bound by a name, also if a process before this one has bound it.
+    fn kept(&mut self, place: &Place, key: &(String, At)) -> io::Result<Option<&Link>> {
+        let path = place.link(&file_name(&key.0, key.1));
+        if place.outlives() && !self.links.contains_key(key) && path.exists() {
+            self.links.insert(key.clone(), Link::new(get_pinned(&path)?));
+        }
+        Ok(self.links.get(key))
+    }
+
+    /// The hooks of a device at which a name is bound already.
+    pub(crate) fn bound(
+        &mut self,
+        place: &Place,
+        name: &str,
+        device: &Found,
+    ) -> Result<Vec<At>, DeviceError> {
+        let mut found = Vec::new();
         for at in [At::Tc, At::Xdp] {
+            let link = self.kept(place, &(name.to_owned(), at));
+            let link = link.map_err(bind_error("find what is bound to", device))?;
+            if link.is_some_and(|link| link.device().is_ok_and(|index| index == device.link.index)) {
+                found.push(at);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Lets a device go but at some hooks.
+    pub(crate) fn unbind_but(&mut self, place: &Place, name: &str, stay: &[At]) -> io::Result<()> {
+        for at in [At::Tc, At::Xdp].into_iter().filter(|at| !stay.contains(at)) {
             self.unbind_one(place, &(name.to_owned(), at))?;
         }
         Ok(())
+    }
+
+    /// Lets a device go.
+    pub(crate) fn unbind(&mut self, place: &Place, name: &str) -> io::Result<()> {
+        self.unbind_but(place, name, &[])
     }
 
     fn unbind_one(&mut self, place: &Place, key: &(String, At)) -> io::Result<()> {

@@ -18,6 +18,7 @@ pub use sizes::Sizes;
 
 use crate::sys::{KernelError, Map, MapKind, Program, RealKernel, Table, bytes, get_pinned, pin, value};
 use aya::EbpfLoader;
+use aya::programs::ProgramError;
 use loxi_ebpf_layout::code::program;
 use loxi_ebpf_layout::meta::{MAGIC, Meta};
 use place::Place;
@@ -177,6 +178,7 @@ pub(crate) fn open(options: &LoadOptions) -> Result<Installation, LoadError> {
             }
         }
     };
+    place.prepare().map_err(step("prepare the folder"))?;
     let digest = options.objects.digest();
     let same = meta.digest == digest;
     let wanted = |kind: Kind| match kind {
@@ -374,16 +376,32 @@ pub(crate) fn load_program(
     use aya::programs::Program::{SchedClassifier, Xdp};
     let fd = match program {
         SchedClassifier(program) => {
-            program.load()?;
+            patiently(|| program.load())?;
             program.fd()?.as_fd().try_clone_to_owned()?
         }
         Xdp(program) => {
-            program.load()?;
+            patiently(|| program.load())?;
             program.fd()?.as_fd().try_clone_to_owned()?
         }
         _ => return Err("is of a kind that is not ours".into()),
     };
     Ok(fd)
+}
+
+/// Attempts to load a program.
+const ATTEMPTS: u32 = 8;
+
+/// The verifier gives up when a signal comes, also one that stops the process for a while: it has
+/// said nothing of the program then.
+fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    for _ in 1..ATTEMPTS {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+            other => return other,
+        }
+    }
+    load()
 }
 
 /// Programs of a kind that were loaded by a process before this one.

@@ -26,17 +26,23 @@ impl Place {
         Ok(Self { folder, detached: Some(fd) })
     }
 
-    /// A folder that outlives the process. It is made where it is missing.
+    /// A folder that outlives the process. It is made where it is missing; in one that is there
+    /// nothing changes before [`Self::prepare`].
     ///
     /// # Errors
     /// If it can't be made or is not on a bpf file system.
     pub(crate) fn pinned(folder: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(folder.join(LINKS))?;
+        std::fs::create_dir_all(folder)?;
         let kind = rustix::fs::statfs(folder)?.f_type;
         if kind as u64 != BPF_FS {
             return Err(io::Error::other(format!("{} is not on a bpf file system", folder.display())));
         }
         Ok(Self { folder: folder.to_owned(), detached: None })
+    }
+
+    /// Makes what is kept here find its place.
+    pub(crate) fn prepare(&self) -> io::Result<()> {
+        if self.outlives() { std::fs::create_dir_all(self.folder.join(LINKS)) } else { Ok(()) }
     }
 
     /// Whether what is kept here outlives the process.
@@ -74,7 +80,11 @@ impl Place {
             return Ok(());
         }
         for folder in [self.folder.join(LINKS), self.folder.clone()] {
-            for entry in std::fs::read_dir(&folder)? {
+            let entries = match std::fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            for entry in entries {
                 let path = entry?.path();
                 if !path.is_dir() {
                     std::fs::remove_file(path)?;

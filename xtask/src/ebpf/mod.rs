@@ -4,11 +4,14 @@
 //! committed with a record of what they were built from. [`write()`] makes both
 //! anew. [`check`] holds the objects to the record everywhere, and to a fresh
 //! build where there is a toolchain: byte by byte if it is the recorded one,
-//! otherwise by leaving the fresh objects for the tests to run on.
+//! otherwise by leaving the fresh objects for the tests to run on. [`mutate()`]
+//! builds programs that are wrong, for the conformance rows to notice.
 
 mod build;
 mod digest;
 mod instructions;
+mod mutate;
+mod mutations;
 mod strip;
 mod toolchain;
 
@@ -56,11 +59,17 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let objects = read(&places.committed)?;
     let mut found = record.violations(&places.programs, &objects)?;
     found.extend(instructions::violations(&objects)?);
+    found.extend(mutate::violations(&places.programs)?);
     // A build of other sources says nothing about these objects.
     if found.is_empty() {
         found.extend(rebuilt(&places, &record, &objects)?);
     }
     Ok(found)
+}
+
+/// Whether the conformance rows notice what is wrong with the programs: of everything, or of a stage.
+pub(crate) fn mutate(root: &Path, only: Option<&str>) -> Result<()> {
+    mutate::run(root, only)
 }
 
 /// What a fresh build has against the committed objects.

@@ -46,6 +46,11 @@ async fn rows_at_xdp() {
 }
 
 #[tokio::test]
+async fn rows_at_both() {
+    rows(Mode::Both).await;
+}
+
+#[tokio::test]
 async fn generated_cases_at_tc() {
     generated(Mode::Tc).await;
 }

@@ -220,7 +220,7 @@ fn no_connection_is_judged_by_a_mixture() {
         let delta = index.compile_change(&new, &diff(&old, &new), &full).unwrap();
         let undo = installer.install(delta).unwrap();
         let after = judge_all(&inner);
-        let mut judge = |seen: &mut Vec<(String, Judged)>, from: &Judged, to: &Judged| {
+        let judge = |seen: &mut Vec<(String, Judged)>, from: &Judged, to: &Judged| {
             for (call, judged) in seen.drain(..) {
                 calls.set(calls.get() + 1);
                 for (n, verdict) in judged.iter().enumerate() {

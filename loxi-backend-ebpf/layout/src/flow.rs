@@ -27,6 +27,20 @@ pub const PLACES_V4: u32 = 15;
 /// Entries of a bucket.
 pub const PLACES_V6: u32 = 7;
 
+/// Free places by which a key's second bucket may be ahead of its first while the key still takes its
+/// home place in that. More of it finds more keys at home, less fills more of the table.
+#[must_use]
+pub const fn lean(places: u32) -> u32 {
+    if places > 8 { 2 } else { 1 }
+}
+
+/// Share of the places, as a fraction, that can be in use before a key may find both of its buckets full: by
+/// simulation 0.83 for two million of IPv4 and 0.61 of IPv6, whose buckets are small.
+#[must_use]
+pub const fn load(places: u32) -> (u32, u32) {
+    if places > 8 { (4, 5) } else { (7, 12) }
+}
+
 /// A tick: 2^24 ns of CLOCK_BOOTTIME, about 17 ms. 32 bits of them are more than two years.
 pub const TICK_SHIFT: u32 = 24;
 /// Ticks after which a packet looks at its flow's idle time and at decisions that can age: about a second.

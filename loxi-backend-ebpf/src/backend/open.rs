@@ -3,7 +3,7 @@
 use super::{Devices, Ebpf, Inner, Mode, Options, events};
 use crate::hook::{DeviceError, Hooks, Namespaces};
 use crate::install::Installer;
-use crate::load::{self, Installation, LoadError, LoadOptions, Objects, Sizes};
+use crate::load::{self, Installation, LoadError, LoadOptions, Objects, Sizes, flows};
 use crate::plan::PlanIndex;
 use crate::run::{Asker, Hook};
 use crate::state::{self, Gone, Pace, Sweeper};
@@ -94,12 +94,9 @@ impl Inner {
             (None, Some(xdp)) => Asker::new(xdp.ask.try_clone().map_err(ask_error)?, Hook::Xdp),
             (None, None) => return Err(ask_error(std::io::Error::other("no programs")).into()),
         };
-        let places = |buckets: u32, places: u32| {
-            u32::try_from(u64::from(buckets) * u64::from(places) * 4 / 10).unwrap_or(u32::MAX)
-        };
         let sizes = Sizes {
-            flows_v4: places(meta.buckets_v4, loxi_ebpf_layout::flow::PLACES_V4),
-            flows_v6: places(meta.buckets_v6, loxi_ebpf_layout::flow::PLACES_V6),
+            flows_v4: flows(meta.buckets_v4, loxi_ebpf_layout::flow::PLACES_V4),
+            flows_v6: flows(meta.buckets_v6, loxi_ebpf_layout::flow::PLACES_V6),
         };
         let (installer, plan) = Installer::new(Box::new(kernel))?;
         let attached_names = installer.attached.keys().cloned().collect();

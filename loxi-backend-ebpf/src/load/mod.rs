@@ -15,6 +15,7 @@ pub(crate) mod stub;
 
 pub use objects::Objects;
 pub use sizes::Sizes;
+pub(crate) use sizes::flows;
 
 use crate::sys::{KernelError, Map, MapKind, Program, RealKernel, Table, bytes, get_pinned, pin, value};
 use aya::EbpfLoader;

@@ -1,6 +1,6 @@
 //! Sizes that an operator chooses.
 
-use loxi_ebpf_layout::flow::{PLACES_V4, PLACES_V6};
+use loxi_ebpf_layout::flow::{PLACES_V4, PLACES_V6, load};
 
 /// Room for connections. It is reserved as a whole at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,12 +33,20 @@ impl Sizes {
     }
 }
 
-/// Buckets of `places` for two entries per connection with a fifth of the places free, so that nearly
-/// every key finds one; a power of two.
+/// Buckets of `places` for two entries per connection, so few that nearly every key finds a place; a power
+/// of two.
 fn buckets(flows: u32, places: u32) -> u32 {
     let entries = u64::from(flows.clamp(1, MOST)) * 2;
-    let least = (entries * 5).div_ceil(u64::from(places) * 4).max(2);
+    let (full, of) = load(places);
+    let least = (entries * u64::from(of)).div_ceil(u64::from(places) * u64::from(full)).max(2);
     u32::try_from(least.next_power_of_two()).unwrap_or(1 << 31)
+}
+
+/// Connections for which there are so many buckets.
+pub(crate) fn flows(buckets: u32, places: u32) -> u32 {
+    let (full, of) = load(places);
+    let entries = u64::from(buckets) * u64::from(places) * u64::from(full) / u64::from(of);
+    u32::try_from(entries / 2).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -46,12 +54,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn four_fifths_of_the_places_are_enough() {
+    fn there_is_room_for_what_is_asked_for() {
         for flows in [1, 100, 4096, 131_072, 1_000_000, MOST] {
             let sizes = Sizes { flows_v4: flows, flows_v6: flows };
             for (buckets, places) in [(sizes.buckets_v4(), 15), (sizes.buckets_v6(), 7)] {
                 assert!(buckets.is_power_of_two());
-                assert!(u64::from(buckets) * places * 4 / 5 >= u64::from(flows) * 2, "{flows} in {buckets}");
+                assert!(super::flows(buckets, places) >= flows, "{flows} in {buckets}");
             }
         }
     }

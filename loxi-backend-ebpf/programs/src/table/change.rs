@@ -4,7 +4,7 @@ use super::bucket::{bits, candidates, entry, lock, lowest, search, set_tag, unlo
 use super::{Family, Found, Key, Refused, number};
 use crate::atomic;
 use core::sync::atomic::{Ordering, compiler_fence};
-use loxi_ebpf_layout::flow::{BUSY, Out, Seen, Spot, rest};
+use loxi_ebpf_layout::flow::{BUSY, Out, Seen, Spot, lean, rest};
 
 /// Claims a place for a key that no entry has. The entry is left [`BUSY`]: the
 /// caller publishes it.
@@ -57,10 +57,11 @@ fn claim_locked<F: Family>(
         return Err(Refused::Taken(number(spot.second, place)));
     }
     let (free, other) = (candidates::<F>(first, 0), candidates::<F>(second, 0));
-    // The home place where it is free; else wherever there is more room.
-    let (bucket, index, place) = if free >> spot.home & 1 != 0 {
+    let (room, elsewhere) = (bits(free), bits(other));
+    // The home place where it is free and its bucket not much fuller; else wherever there is more room.
+    let (bucket, index, place) = if free >> spot.home & 1 != 0 && room + lean(F::PLACES) >= elsewhere {
         (first, spot.first, spot.home)
-    } else if free != 0 && (other == 0 || bits(free) >= bits(other)) {
+    } else if free != 0 && room >= elsewhere {
         (first, spot.first, lowest(free))
     } else if other != 0 {
         (second, spot.second, lowest(other))

@@ -2,7 +2,7 @@
 
 use super::table::Flows;
 use crate::sys::Word;
-use loxi_ebpf_layout::flow::{BUCKET, Spot, Tags, lock, matching};
+use loxi_ebpf_layout::flow::{self, BUCKET, Spot, Tags, lock, matching};
 use std::mem::offset_of;
 use std::time::Duration;
 
@@ -96,11 +96,12 @@ fn lanes(word: u64) -> u32 {
 }
 
 /// The place for a key, by the free places of its first and its second bucket: home where that is
-/// free; else wherever there is more room.
-pub(super) fn choose(spot: &Spot, free: u32, other: u32) -> Option<Place> {
-    if free >> spot.home & 1 != 0 {
+/// free and its bucket not much fuller; else wherever there is more room.
+pub(super) fn choose(spot: &Spot, free: u32, other: u32, places: u32) -> Option<Place> {
+    let (room, elsewhere) = (free.count_ones(), other.count_ones());
+    if free >> spot.home & 1 != 0 && room + flow::lean(places) >= elsewhere {
         Some(Place { bucket: spot.first, place: spot.home })
-    } else if free != 0 && (other == 0 || free.count_ones() >= other.count_ones()) {
+    } else if free != 0 && room >= elsewhere {
         Some(Place { bucket: spot.first, place: free.trailing_zeros() })
     } else if other != 0 {
         Some(Place { bucket: spot.second, place: other.trailing_zeros() })

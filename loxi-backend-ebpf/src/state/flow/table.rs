@@ -207,7 +207,7 @@ impl<'m> Flows<'m> {
             }
         }
         let [free, other] = [spot.first, spot.second].map(|n| self.all_places() & !self.tagged(n));
-        let place = choose(&spot, free, other).ok_or(Refused::Full)?;
+        let place = choose(&spot, free, other, self.shape.places).ok_or(Refused::Full)?;
         self.write(place, seat);
         self.rest(place).store(seat.claimed());
         self.set_tag(place, spot.tag);
@@ -385,7 +385,8 @@ impl<'m> Room<'m> {
     /// Takes the place that a key would get; whether there is one.
     pub(in crate::state) fn take(&mut self, key: &Key) -> bool {
         let spot = self.table.spot(key);
-        let place = choose(&spot, self.free[spot.first as usize], self.free[spot.second as usize]);
+        let [free, other] = [spot.first, spot.second].map(|bucket| self.free[bucket as usize]);
+        let place = choose(&spot, free, other, self.table.shape.places);
         if let Some(place) = place {
             self.free[place.bucket as usize] &= !(1 << place.place);
         }

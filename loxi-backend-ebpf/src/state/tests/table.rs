@@ -13,6 +13,24 @@ fn established(flow: &mut Flow) {
 }
 
 #[test]
+fn as_many_connections_fit_as_a_table_is_made_for() {
+    for (v6, places, buckets) in [(false, PLACES_V4, 4096), (true, PLACES_V6, 4096)] {
+        let mut node = Node::new([buckets, buckets]);
+        let mut store = node.store();
+        let promised = crate::load::flows(buckets, places);
+        for n in 0..promised {
+            let mut flow = nth(n);
+            if v6 {
+                flow.id.tuple.src = format!("fd00::{:x}:{:x}", n >> 16, n & 0xffff).parse().unwrap();
+                flow.id.tuple.dst = addr("fd00:1::1");
+                flow.reply = flow.id.tuple.reversed();
+            }
+            store.insert(flow, NOW).unwrap_or_else(|error| panic!("flow {n} of {promised}: {error:?}"));
+        }
+    }
+}
+
+#[test]
 fn a_full_table_refuses_and_evicts_nobody() {
     // Two buckets; a flow needs two places.
     for (v6, places) in [(false, PLACES_V4), (true, PLACES_V6)] {

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Which programs are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -389,20 +390,20 @@ pub(crate) fn load_program(
     Ok(fd)
 }
 
-/// Attempts to load a program.
-const ATTEMPTS: u32 = 8;
+/// How long a program that is interrupted again and again is loaded anew.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The verifier gives up when a signal comes, also one that stops the process for a while: it has
 /// said nothing of the program then.
 fn patiently(mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
-    for _ in 1..ATTEMPTS {
+    let until = Instant::now() + PATIENCE;
+    loop {
         match load() {
             Err(ProgramError::LoadError { io_error, .. })
-                if io_error.raw_os_error() == Some(libc::EAGAIN) => {}
+                if io_error.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < until => {}
             other => return other,
         }
     }
-    load()
 }
 
 /// Programs of a kind that were loaded by a process before this one.

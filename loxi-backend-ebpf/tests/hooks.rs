@@ -291,3 +291,30 @@ fn a_device_is_left_as_it_was() {
         assert_eq!(listed(host), nothing, "{mode}");
     }
 }
+
+#[test]
+fn a_device_that_was_made_anew_is_bound_anew() {
+    if !privileged("a_device_that_was_made_anew_is_bound_anew") {
+        return;
+    }
+    let lan = service();
+    let host = &lan.hosts[1];
+    let local = balancer(host, Mode::Both);
+    local.attach(&eth0()).unwrap();
+    works(&lan);
+    let before = listed(host);
+    lan.replug(2);
+    assert_eq!(listed(host), Listed { xdp: None, tcx: vec![] });
+    local.attach(&eth0()).unwrap();
+    let after = listed(host);
+    assert_eq!((after.xdp.is_some(), after.tcx.len()), (true, 1));
+    assert_ne!(after, before);
+    works(&lan);
+
+    // Where it can't be bound, nothing stays of what the one before had.
+    lan.replug(2);
+    let stranger = Stranger::at_xdp(host);
+    let before = listed(host);
+    assert_eq!(conflict(local.attach(&eth0())), format!("stranger ({})", stranger.id));
+    assert_eq!(listed(host), before);
+}

@@ -206,7 +206,7 @@ impl Backend for Ebpf {
             // What stands in the tables was put there by another process, or by halves.
             let units = difference(inner.index.plan(), &compile(new, capabilities)?);
             let stale_ports = new.ports().map(|port| port.name.clone()).collect();
-            PlanDelta { units, stale_ports, passage: None }
+            PlanDelta { units, stale_ports, passage: Vec::new() }
         } else {
             inner.index.compile_change(new, change, capabilities)?
         };

@@ -167,14 +167,17 @@ impl Installer {
         }
         let renewed = self.renew(delta)?;
         let policies = delta.units.iter().find(|delta| delta.unit == Unit::Policy);
-        match (policies, &delta.passage) {
-            (Some(policies), Some(passage)) => {
-                let [first, second] = &**passage;
+        match (policies, delta.passage.split_last()) {
+            (Some(policies), Some((last, way))) => {
+                let mut from = &*policies.old;
+                for rows in way {
+                    self.take_steps([(from, rows)], &renewed, step, what)?;
+                    from = rows;
+                }
                 let others = delta.units.iter().filter(|delta| delta.unit != Unit::Policy);
                 let others = others.map(|delta| (&*delta.old, &*delta.new));
-                self.take_steps([(&*policies.old, first)], &renewed, step, what)?;
-                self.take_steps(others.chain([(first, second)]), &renewed, step, what)?;
-                self.take_steps([(second, &*policies.new)], &renewed, step, what)?;
+                self.take_steps(others.chain([(from, last)]), &renewed, step, what)?;
+                self.take_steps([(last, &*policies.new)], &renewed, step, what)?;
             }
             _ => {
                 let all = delta.units.iter().map(|delta| (&*delta.old, &*delta.new));
@@ -253,7 +256,7 @@ impl Installer {
             before.note(&unit.old);
             after.note(&unit.new);
         }
-        delta.passage.iter().flat_map(|passage| passage.iter()).for_each(|rows| before.note(rows));
+        delta.passage.iter().for_each(|rows| before.note(rows));
         for set in before.sets.difference(&after.sets) {
             self.w.retire(|names| &mut names.sets, set)?;
         }

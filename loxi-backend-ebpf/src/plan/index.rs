@@ -152,24 +152,20 @@ impl PlanIndex {
 }
 
 /// The way of the policies, where classes of peers change under groups that stay in use.
-fn passage(
-    delta: &PlanDelta,
-    new: &Pipeline,
-    change: &Change,
-) -> Result<Option<Box<[Rows; 2]>>, CompileError> {
+fn passage(delta: &PlanDelta, new: &Pipeline, change: &Change) -> Result<Vec<Rows>, CompileError> {
     let Some(policies) = delta.units.iter().find(|delta| delta.unit == Unit::Policy) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
     let peers = |rows: &Rows| {
         let peers = rows.iter().filter(|(key, _)| matches!(key, RowKey::Peer(_)));
         peers.map(|(key, row)| (key.clone(), row.clone())).collect::<Vec<_>>()
     };
     if policies.old.is_empty() || policies.new.is_empty() || peers(&policies.old) == peers(&policies.new) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let mut old = new.clone();
     change.inverse().apply_to(&mut old);
-    Ok(Some(Box::new(super::compile::policy::passage(&old, new)?)))
+    super::compile::policy::passage(&old, new)
 }
 
 fn forget_one<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {

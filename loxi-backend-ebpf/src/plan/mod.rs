@@ -50,8 +50,9 @@ pub struct PlanDelta {
     /// Ports whose policy generation grows: flows that they admitted are judged again. Each is
     /// configured in the new pipeline.
     pub stale_ports: BTreeSet<PortName>,
-    /// Rows of the policies on the way from the old to the new ones; none: the way is direct.
-    pub passage: Option<Box<[Rows; 2]>>,
+    /// Rows of the policies on the way from the old to the new ones, the last one with the new rules; none: the way is
+    /// direct.
+    pub passage: Vec<Rows>,
 }
 
 impl Plan {

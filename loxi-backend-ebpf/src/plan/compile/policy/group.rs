@@ -284,3 +284,11 @@ pub(super) fn digest(hash: Sha256) -> Digest {
     first.copy_from_slice(&whole[..16]);
     Digest(first)
 }
+
+/// The name of a group while a set that it means has members of before.
+pub(super) fn digest_of_past(of: Digest) -> Digest {
+    let mut hash = Sha256::new();
+    hash.update(b"past");
+    hash.update(format!("{of:?}"));
+    digest(hash)
+}

@@ -30,19 +30,34 @@ pub(super) fn policies(pipeline: &Pipeline, rows: &mut Rows) -> Result<(), Compi
     Ok(())
 }
 
-/// The two sets of rows through which the tables go from one pipeline's policies to another's, so that
-/// nothing is ever judged by rules of one and classes of the other: those of before with classes that
-/// both can be told by, then those of after with the same classes.
+/// The rows through which the tables go from one pipeline's policies to another's, so that nothing is
+/// ever judged by rules of one and classes of the other: those of before with classes that both can be told
+/// by, then those of after with the same classes. A group that means a set whose members change has another
+/// name in between, since its rules would mean the new members while ports still have it for the old ones.
 ///
 /// # Errors
 /// As [`crate::plan::compile`]'s.
-pub(crate) fn passage(old: &Pipeline, new: &Pipeline) -> Result<[Rows; 2], CompileError> {
-    let (before, after) = (Subjects::of(old)?, Subjects::of(new)?);
+pub(crate) fn passage(old: &Pipeline, new: &Pipeline) -> Result<Vec<Rows>, CompileError> {
+    let (mut before, after) = (Subjects::of(old)?, Subjects::of(new)?);
     let peers = Peers::of_both((old, &before.groups), (new, &after.groups));
-    let (mut first, mut second) = (Rows::new(), Rows::new());
-    put(old, &before, &peers, true, &mut first);
-    put(new, &after, &peers, false, &mut second);
-    Ok([first, second])
+    let rows = |pipeline: &Pipeline, subjects: &Subjects<'_>, past: bool| {
+        let mut rows = Rows::new();
+        put(pipeline, subjects, &peers, past, &mut rows);
+        rows
+    };
+    let mut passage = vec![rows(old, &before, true)];
+    let mut renamed = false;
+    for group in &mut before.groups {
+        if group.rules().any(|(_, rule)| peers.has_past(&rule.peer)) {
+            group.digest = group::digest_of_past(group.digest);
+            renamed = true;
+        }
+    }
+    if renamed {
+        passage.push(rows(old, &before, true));
+    }
+    passage.push(rows(new, &after, false));
+    Ok(passage)
 }
 
 fn put(pipeline: &Pipeline, subjects: &Subjects<'_>, peers: &Peers<'_>, past: bool, rows: &mut Rows) {

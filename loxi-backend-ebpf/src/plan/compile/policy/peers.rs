@@ -21,8 +21,8 @@ type Class = Rc<BTreeSet<usize>>;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Definition<'a> {
     peer: &'a PolicyPeer,
-    /// It means what the name meant in the pipeline before.
-    past: bool,
+    /// While the members of a set change: whether it means those of before. None: there is one meaning only.
+    past: Option<bool>,
     /// Members of a named set.
     members: Option<&'a BTreeSet<IpPrefix>>,
 }
@@ -40,7 +40,7 @@ pub(super) struct Peers<'a> {
 fn used<'a>(pipeline: &'a Pipeline, groups: &[Group<'a>]) -> BTreeSet<Definition<'a>> {
     let peers = groups.iter().flat_map(|group| group.rules().map(|(_, rule)| &rule.peer));
     let peers = peers.filter(|peer| **peer != PolicyPeer::Any);
-    peers.map(|peer| Definition { peer, past: false, members: members(pipeline, peer) }).collect()
+    peers.map(|peer| Definition { peer, past: None, members: members(pipeline, peer) }).collect()
 }
 
 fn members<'a>(pipeline: &'a Pipeline, peer: &PolicyPeer) -> Option<&'a BTreeSet<IpPrefix>> {
@@ -57,11 +57,13 @@ impl<'a> Peers<'a> {
 
     /// Definitions of two pipelines at once: every class is right for the groups of both.
     pub(super) fn of_both(old: (&'a Pipeline, &[Group<'a>]), new: (&'a Pipeline, &[Group<'a>])) -> Self {
-        let mut definitions = used(new.0, new.1);
-        for definition in used(old.0, old.1) {
-            let other = members(new.0, definition.peer);
-            let past = other.is_some() && other != definition.members;
-            definitions.insert(Definition { past, ..definition });
+        let mut definitions = BTreeSet::new();
+        for (own, groups, other, past) in [(old.0, old.1, new.0, true), (new.0, new.1, old.0, false)] {
+            for definition in used(own, groups) {
+                let there = members(other, definition.peer);
+                let changes = there.is_some() && there != definition.members;
+                definitions.insert(Definition { past: changes.then_some(past), ..definition });
+            }
         }
         Self::new(definitions)
     }
@@ -81,12 +83,17 @@ impl<'a> Peers<'a> {
         Self { definitions, prefixes, classes: classes.into_values().collect(), by_definition }
     }
 
+    /// Whether a peer means something else than it did.
+    pub(super) fn has_past(&self, peer: &PolicyPeer) -> bool {
+        self.definitions.iter().any(|definition| definition.past == Some(true) && definition.peer == peer)
+    }
+
     /// The number of what a rule means by its peer, as the pipeline before or after defines it.
     fn find(&self, peer: &PolicyPeer, past: bool) -> Option<usize> {
-        let with = |past: bool| {
+        let with = |past: Option<bool>| {
             self.definitions.binary_search_by(|other| (other.peer, other.past).cmp(&(peer, past))).ok()
         };
-        past.then(|| with(true)).flatten().or_else(|| with(false))
+        with(None).or_else(|| with(Some(past)))
     }
 
     /// Rows of the classes, and of what groups say of them; `past`: they are groups of the pipeline before.
@@ -202,12 +209,12 @@ fn name(definitions: &[Definition<'_>], class: &BTreeSet<usize>) -> Digest {
     for number in class {
         let definition = definitions[*number];
         encode_peer(&mut hash, definition.peer);
-        if definition.past {
-            // What the set meant before: this class lasts as long as the change.
+        // Such a class lasts as long as the change, and is none of before or after.
+        if let Some(past) = definition.past {
+            hash.update(if past { &b"past"[..] } else { &b"next"[..] });
             for member in definition.members.into_iter().flatten() {
                 hash.update(member.to_string());
             }
-            hash.update(b"past");
         }
     }
     digest(hash)

@@ -5,6 +5,7 @@
 
 use super::names::{Exhausted, Named, Names, Space};
 use super::pool::Pool;
+use crate::plan::Digest;
 use crate::sys::{
     BACKENDS, HASHES, Kernel, KernelError, LISTS, NAMES, NAT_POOL, NAT_RULES, PORTS, Put, SERVICE_RANGES,
     SERVICES, Table, Typed, VERSIONS, VRFS, bytes,
@@ -70,6 +71,8 @@ pub(crate) struct Writer {
     /// Generation of the endpoint that changed last.
     pub(crate) generation: u32,
     retiring: Vec<Retire>,
+    /// Groups of rules whose numbers are retired too, unless they come again in the same installation.
+    pub(crate) going: BTreeSet<Digest>,
     /// What is in use could not be read after an installation was taken back.
     unread: bool,
 }
@@ -128,7 +131,18 @@ impl Writer {
         let most = (1..kernel.length(BACKENDS)).map(|slot| kernel.at(BACKENDS, slot).current().generation);
         let generation = most.max().unwrap_or(0);
         let (unsettled, journal, freed, retiring) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { kernel, names, pools, unsettled, journal, freed, generation, retiring, unread: false })
+        Ok(Self {
+            kernel,
+            names,
+            pools,
+            unsettled,
+            journal,
+            freed,
+            generation,
+            retiring,
+            going: BTreeSet::new(),
+            unread: false,
+        })
     }
 
     /// Waits until nobody reads what was replaced.
@@ -304,6 +318,9 @@ impl Writer {
 
     /// Retires what is to be retired.
     pub(crate) fn retire_all(&mut self) -> Result<(), KernelError> {
+        for digest in std::mem::take(&mut self.going) {
+            self.retire(|names| &mut names.rules, &digest)?;
+        }
         std::mem::take(&mut self.retiring).into_iter().try_for_each(|retire| retire(self))
     }
 
@@ -344,6 +361,7 @@ impl Writer {
         }
         self.freed.clear();
         self.retiring.clear();
+        self.going.clear();
         self.unread = true;
         result.and(self.reload())
     }

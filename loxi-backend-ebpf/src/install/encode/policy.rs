@@ -22,6 +22,7 @@ fn class(w: &mut Writer, class: Option<Digest>) -> Written<u32> {
 }
 
 pub(super) fn put_rules(w: &mut Writer, digest: Digest, row: &RulesRow) -> Written {
+    w.going.remove(&digest);
     let number = group(w, digest)?;
     let value = Group {
         allow: Rules { words: row.allow },
@@ -36,7 +37,7 @@ pub(super) fn put_rules(w: &mut Writer, digest: Digest, row: &RulesRow) -> Writt
 }
 
 pub(super) fn delete_rules(w: &mut Writer, digest: Digest) -> Written {
-    w.retire_later(|names| &mut names.rules, &digest);
+    w.going.insert(digest);
     Ok(())
 }
 

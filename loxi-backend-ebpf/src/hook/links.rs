@@ -162,6 +162,9 @@ impl Hooks {
     }
 
     fn unbind_one(&mut self, place: &Place, key: &(String, At)) -> io::Result<()> {
+        if let Some(link) = self.kept(place, key)? {
+            link.detach()?;
+        }
         if place.outlives() {
             match std::fs::remove_file(place.link(&file_name(&key.0, key.1))) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

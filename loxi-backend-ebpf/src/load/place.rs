@@ -1,5 +1,6 @@
 //! Where tables, programs and links are kept by name.
 
+use crate::sys::{Link, get_pinned};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -79,19 +80,11 @@ impl Place {
         if self.detached.is_some() {
             return Ok(());
         }
-        for folder in [self.folder.join(LINKS), self.folder.clone()] {
-            let entries = match std::fs::read_dir(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
-            for entry in entries {
-                let path = entry?.path();
-                if !path.is_dir() {
-                    std::fs::remove_file(path)?;
-                }
-            }
+        for link in files(&self.folder.join(LINKS))? {
+            Link::new(get_pinned(&link)?).detach()?;
+            std::fs::remove_file(link)?;
         }
-        Ok(())
+        files(&self.folder)?.into_iter().try_for_each(std::fs::remove_file)
     }
 
     /// Takes the folder itself away, with all that is kept in it.
@@ -103,6 +96,16 @@ impl Place {
         std::fs::remove_dir(self.folder.join(LINKS))?;
         std::fs::remove_dir(&self.folder)
     }
+}
+
+/// The files of a folder; none where it is missing.
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    paths.filter(|path| !path.as_ref().is_ok_and(|path| path.is_dir())).collect()
 }
 
 /// Folder of links.

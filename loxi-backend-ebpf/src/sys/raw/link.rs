@@ -6,6 +6,7 @@ use super::*;
 const PROG_QUERY: libc::c_int = 16;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
+const LINK_DETACH: libc::c_int = 34;
 
 /// `struct bpf_link_info` as far as links to devices have it.
 #[repr(C)]
@@ -57,6 +58,12 @@ struct LinkUpdate {
 
 #[repr(C)]
 #[derive(Default)]
+struct LinkDetach {
+    link: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct Query {
     target: u32,
     attach_type: u32,
@@ -71,7 +78,8 @@ struct Query {
     revision: u64,
 }
 
-/// A program at a hook. It is taken away with the last descriptor or pin of it.
+/// A program at a hook. It is taken away by [`Link::detach`], at the latest with the last
+/// descriptor or pin of it.
 #[derive(Debug)]
 pub struct Link {
     fd: OwnedFd,
@@ -108,6 +116,14 @@ impl Link {
         };
         // SAFETY: no pointer is passed.
         unsafe { bpf(LINK_UPDATE, &mut attr) }.map(drop)
+    }
+
+    /// Takes the program away, whoever holds the link besides: a pin lets go of it only after a
+    /// grace period, and a child that another thread has just forked holds all descriptors.
+    pub(crate) fn detach(&self) -> io::Result<()> {
+        let mut attr = LinkDetach { link: self.fd.as_raw_fd() as u32 };
+        // SAFETY: no pointer is passed.
+        unsafe { bpf(LINK_DETACH, &mut attr) }.map(drop)
     }
 
     /// Its device's index; 0: the device is gone.

@@ -17,8 +17,8 @@ use crate::maps::{ANSWERS, BRIDGES, COUNTERS, INTERFACES, PATH_MTUS, PORTS, STAT
 use crate::outer::ip_in_ip;
 use crate::parse::{ETH, add32, ethertype, fold};
 use crate::stage::forward::tunnel_of;
-use crate::stage::packet;
-use crate::table::{Family, Key, V4, V6, find_apart, find_home};
+use crate::stage::{packet, tick};
+use crate::table::{Family, Key, V4, V6, find_apart, find_near};
 use core::mem::offset_of;
 use loxi_ebpf_layout::flow::{
     AGES, BUSY, EntryV4, EntryV6, FAST, IPIP, NAT, Out, RECHECK, REPLY, ROUTED, TICK_SHIFT, TUNNEL, rest,
@@ -42,10 +42,18 @@ pub struct Here<'a> {
     pub beside: Beside,
     /// What every packet reads.
     pub globals: &'a Globals,
+}
+
+impl Here<'_> {
     /// Now, ns.
-    pub now: u64,
-    /// The same in ticks.
-    pub tick: u32,
+    #[inline(always)]
+    pub fn now<C: Ctx>(&self, ctx: C) -> u64 {
+        if self.beside.flags & flag::ASKED != 0 {
+            self.beside.now[0] as u64 | (self.beside.now[1] as u64) << 32
+        } else {
+            ctx.clock() + self.globals.clock_offset
+        }
+    }
 }
 
 /// A packet's headers as far as they are needed here.
@@ -193,10 +201,13 @@ fn keeps(word: u64) -> bool {
 
 #[inline(always)]
 fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<i32> {
-    let entry = match find_home::<F>(&heads.key) {
+    let entry = match find_near::<F>(&heads.key) {
         Some(entry) => entry,
         None => find_apart::<F>(&heads.key)?.entry,
     };
+    // After the look-up: while its line is on the way, the processor looks at the clock.
+    let now = here.now(ctx);
+    let tick = tick(now);
     // SAFETY: words of the entry, each read at once; what was read is checked again below.
     let word = unsafe { F::rest(entry).read_volatile() };
     let flags = rest::flags(word);
@@ -207,8 +218,8 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
     if seen.epoch != here.globals.epoch as u32 {
         return None;
     }
-    let age = here.tick.wrapping_sub(seen.seen);
-    if age >= RECHECK || flags & AGES != 0 && (here.tick ^ seen.seen) / RECHECK != 0 {
+    let age = tick.wrapping_sub(seen.seen);
+    if age >= RECHECK || flags & AGES != 0 && (tick ^ seen.seen) / RECHECK != 0 {
         return None;
     }
     // SAFETY: as above.
@@ -216,7 +227,7 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
     if out.in_port as u32 != here.beside.port || !admitted(here.port, heads, flags, &out) {
         return None;
     }
-    if here.port.flags & port::LEARN != 0 && !is_where_it_was(here, heads.smac) {
+    if here.port.flags & port::LEARN != 0 && !is_where_it_was(here, now, heads.smac) {
         return None;
     }
     let egress = PORTS.get(&(out.port as u32))?.pair.current();
@@ -244,8 +255,8 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
     }
     let length = ctx.len();
     if here.beside.flags & flag::DRY == 0 {
-        if seen.seen != here.tick {
-            seen.seen = here.tick;
+        if seen.seen != tick {
+            seen.seen = tick;
         }
         seen.packets += 1;
         seen.bytes += heads.len as u64;
@@ -411,7 +422,7 @@ fn admitted(ingress: &Port, heads: &Heads, flags: u8, out: &Exit) -> bool {
 /// Whether a learning bridge has the sender at this port; then it is seen there again. Its record
 /// is written once a tick at most, so that the line stays every processor's.
 #[inline(always)]
-fn is_where_it_was(here: &Here<'_>, smac: u64) -> bool {
+fn is_where_it_was(here: &Here<'_>, now: u64, smac: u64) -> bool {
     let [a, b, c, d, e, f, ..] = smac.to_ne_bytes();
     let link = Link { id: here.port.bridge, vlan: here.port.vlan };
     let Some(known) = STATIONS.ptr(&Station { link, mac: [a, b, c, d, e, f], reserved: 0 }) else {
@@ -423,11 +434,11 @@ fn is_where_it_was(here: &Here<'_>, smac: u64) -> bool {
             return true;
         }
         let expires = (&raw const (*known).expires).read_volatile();
-        if (*known).port as u32 != here.beside.port || (*known).tunnel != 0 || expires <= here.now {
+        if (*known).port as u32 != here.beside.port || (*known).tunnel != 0 || expires <= now {
             return false;
         }
         let Some(bridge) = BRIDGES.get(&(here.port.bridge as u32)) else { return false };
-        let again = here.now + bridge.current().ageing;
+        let again = now + bridge.current().ageing;
         if (again ^ expires) >> TICK_SHIFT != 0 && here.beside.flags & flag::DRY == 0 {
             (&raw mut (*known).expires).write_volatile(again);
         }

@@ -25,13 +25,12 @@ pub mod ethertype {
     pub const IPV6: u16 = 0x86ddu16.to_be();
 }
 
-/// Folds a ones' complement sum to 16 bits.
+/// Folds a ones' complement sum to 16 bits. Of a number added to itself with its halves swapped, the upper
+/// half is the sum of the halves and of their carry.
 #[inline(always)]
-pub fn fold(mut total: u64) -> u16 {
-    total = (total & 0xffff_ffff) + (total >> 32);
-    total = (total & 0xffff) + (total >> 16 & 0xffff) + (total >> 32);
-    total = (total & 0xffff) + (total >> 16);
-    ((total & 0xffff) + (total >> 16)) as u16
+pub fn fold(total: u64) -> u16 {
+    let half = (total.wrapping_add(total.rotate_left(32)) >> 32) as u32;
+    (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }
 
 /// Adds two ones' complement sums of 32 bits.

@@ -142,14 +142,21 @@ impl Walk<'_> {
 
     fn find_any(&self, family: u8, key: &Key) -> Option<u32> {
         let spot = self.spot(family, key);
-        let first = self.bucket(family, spot.first)?;
-        if first.entries.get(spot.home as usize).is_some_and(|home| home.key.is(key)) {
-            return Some(number(spot.first, spot.home));
+        let (first, second) = (self.bucket(family, spot.first)?, self.bucket(family, spot.second)?);
+        let own = [
+            (&first, spot.first, spot.home),
+            (&first, spot.first, spot.beside),
+            (&second, spot.second, spot.home),
+        ];
+        for (bucket, index, place) in own {
+            if bucket.entries.get(place as usize).is_some_and(|entry| entry.key.is(key)) {
+                return Some(number(index, place));
+            }
         }
         if let Some(place) = first.search(key, spot.tag) {
             return Some(number(spot.first, place));
         }
-        let place = self.bucket(family, spot.second)?.search(key, spot.tag)?;
+        let place = second.search(key, spot.tag)?;
         Some(number(spot.second, place))
     }
 

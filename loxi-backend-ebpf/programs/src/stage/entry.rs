@@ -4,11 +4,11 @@ use crate::ctx::{Ctx, UNTAGGED, globals};
 use crate::fast::{Here, try_fast};
 use crate::maps::{ANSWERS, PORTS, QUESTION};
 use crate::parse::parse;
-use crate::stage::{go, packet, port_of, tick};
+use crate::stage::{go, packet, port_of};
 use loxi_ebpf_layout::code::program;
 use loxi_ebpf_layout::count::{CROSSING, CROSSING_STUB, SLOW_PATH, of_punt_tag};
 use loxi_ebpf_layout::l2::{kind, port, side};
-use loxi_ebpf_layout::scratch::{Answer, Beside, Globals, Packet, flag};
+use loxi_ebpf_layout::scratch::{Answer, Globals, Packet, flag};
 
 /// Bytes that must be readable at once: outer headers of IPv6 and VXLAN, inner Ethernet, IPv6, a fragment header, TCP.
 const READABLE: u32 = 192;
@@ -39,16 +39,11 @@ pub fn entry<C: Ctx>(ctx: C) -> i32 {
     if !C::XDP && ctx.data() + 64 > ctx.data_end() && ctx.data() + len as usize > ctx.data_end() {
         ctx.pull(if len < READABLE { len } else { READABLE });
     }
-    let now = if asked {
-        beside.now[0] as u64 | (beside.now[1] as u64) << 32
-    } else {
-        ctx.clock() + globals.clock_offset
-    };
-    let here = Here { port, beside, globals, now, tick: tick(now) };
+    let here = Here { port, beside, globals };
     if let Some(action) = try_fast(ctx, &here) {
         return action;
     }
-    long_way(ctx, &beside, globals, now, port.side)
+    long_way(ctx, &here)
 }
 
 /// A frame that the slow path sends. It has counted it.
@@ -91,16 +86,17 @@ fn random(asked: bool) -> u32 {
 }
 
 #[inline(always)]
-fn long_way<C: Ctx>(ctx: C, beside: &Beside, globals: &Globals, now: u64, side: u8) -> i32 {
+fn long_way<C: Ctx>(ctx: C, here: &Here<'_>) -> i32 {
+    let Here { port, beside, globals } = here;
     let Some(p) = packet() else { return C::DROP };
     // SAFETY: all zeroes is a packet: it has integers and arrays of them only.
     *p = unsafe { core::mem::zeroed::<Packet>() };
-    p.now = now;
+    p.now = here.now(ctx);
     p.epoch = globals.epoch as u32;
     p.flags = beside.flags & (flag::ASKED | flag::DRY);
     p.port = beside.port as u16;
     p.outer_port = beside.port as u16;
-    p.side = side;
+    p.side = port.side;
     p.len = ctx.len();
     p.end = p.len;
     p.tag = ctx.tag();

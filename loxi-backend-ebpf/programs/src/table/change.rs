@@ -4,7 +4,7 @@ use super::bucket::{bits, candidates, entry, lock, lowest, search, set_tag, unlo
 use super::{Family, Found, Key, Refused, number};
 use crate::atomic;
 use core::sync::atomic::{Ordering, compiler_fence};
-use loxi_ebpf_layout::flow::{BUSY, Out, Seen, Spot, lean, rest};
+use loxi_ebpf_layout::flow::{BUSY, Out, Room, Seen, Spot, own_place, rest};
 
 /// Claims a place for a key that no entry has. The entry is left [`BUSY`]: the
 /// caller publishes it.
@@ -58,9 +58,9 @@ fn claim_locked<F: Family>(
     }
     let (free, other) = (candidates::<F>(first, 0), candidates::<F>(second, 0));
     let (room, elsewhere) = (bits(free), bits(other));
-    // The home place where it is free and its bucket not much fuller; else wherever there is more room.
-    let (bucket, index, place) = if free >> spot.home & 1 != 0 && room + lean(F::PLACES) >= elsewhere {
-        (first, spot.first, spot.home)
+    let rooms = [Room { free, count: room }, Room { free: other, count: elsewhere }];
+    let (bucket, index, place) = if let Some((away, place)) = own_place(spot, rooms[0], rooms[1], F::PLACES) {
+        if away { (second, spot.second, place) } else { (first, spot.first, place) }
     } else if free != 0 && room >= elsewhere {
         (first, spot.first, lowest(free))
     } else if other != 0 {

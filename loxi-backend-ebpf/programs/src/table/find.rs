@@ -13,34 +13,43 @@ fn unknown(number: u32) -> u32 {
     number as u32
 }
 
-/// The entry of a key if it is at its home place. A freed place keeps its addresses, but its
+/// The entry of a key if it is at one of its own places. A freed place keeps its addresses, but its
 /// second word is 0, which is no key's.
 #[inline(always)]
-pub fn find_home<F: Family>(key: &Key) -> Option<*mut F::Entry> {
+pub fn find_near<F: Family>(key: &Key) -> Option<*mut F::Entry> {
     let spot = F::spot(key);
-    let home = unknown(spot.home);
-    if home >= F::PLACES {
-        return None;
+    let first = F::bucket(spot.first)?;
+    let home = entry::<F>(first, unknown(spot.home));
+    if F::is(home, key) {
+        return Some(home);
     }
-    let home = entry::<F>(F::bucket(spot.first)?, home);
-    if F::is(home, key) { Some(home) } else { None }
+    let beside = entry::<F>(first, unknown(spot.beside));
+    if F::is(beside, key) {
+        return Some(beside);
+    }
+    let away = entry::<F>(F::bucket(spot.second)?, unknown(spot.home));
+    if F::is(away, key) { Some(away) } else { None }
 }
 
-/// Finds an entry. The home place is looked at before any tag.
+/// Finds an entry. The key's own places are looked at before any tag.
 #[inline(always)]
 pub(super) fn find<F: Family>(key: &Key) -> Option<Found<F>> {
     let spot = F::spot(key);
-    let first = F::bucket(spot.first)?;
-    if spot.home < F::PLACES {
-        let home = entry::<F>(first, spot.home);
-        if F::is(home, key) {
-            return Some(Found { entry: home, number: number(spot.first, spot.home) });
+    let (first, second) = (F::bucket(spot.first)?, F::bucket(spot.second)?);
+    let own = [
+        (first, spot.first, spot.home),
+        (first, spot.first, spot.beside),
+        (second, spot.second, spot.home),
+    ];
+    for (bucket, index, place) in own {
+        let entry = entry::<F>(bucket, place);
+        if F::is(entry, key) {
+            return Some(Found { entry, number: number(index, place) });
         }
     }
     if let Some(place) = search::<F>(first, key, spot.tag) {
         return Some(Found { entry: entry::<F>(first, place), number: number(spot.first, place) });
     }
-    let second = F::bucket(spot.second)?;
     let place = search::<F>(second, key, spot.tag)?;
     Some(Found { entry: entry::<F>(second, place), number: number(spot.second, place) })
 }

@@ -95,19 +95,17 @@ fn lanes(word: u64) -> u32 {
     ((set >> 15).wrapping_mul(INTO_ROW) >> 48) as u32 & 15
 }
 
-/// The place for a key, by the free places of its first and its second bucket: home where that is
-/// free and its bucket not much fuller; else wherever there is more room.
+/// The place for a key, by the free places of its first and its second bucket: one of its own, else
+/// wherever there is more room.
 pub(super) fn choose(spot: &Spot, free: u32, other: u32, places: u32) -> Option<Place> {
-    let (room, elsewhere) = (free.count_ones(), other.count_ones());
-    if free >> spot.home & 1 != 0 && room + flow::lean(places) >= elsewhere {
-        Some(Place { bucket: spot.first, place: spot.home })
-    } else if free != 0 && room >= elsewhere {
-        Some(Place { bucket: spot.first, place: free.trailing_zeros() })
-    } else if other != 0 {
-        Some(Place { bucket: spot.second, place: other.trailing_zeros() })
-    } else {
-        None
-    }
+    let [first, second] = [free, other].map(|free| flow::Room { free, count: free.count_ones() });
+    let (away, place) = match flow::own_place(spot, first, second, places) {
+        Some(own) => own,
+        None if free != 0 && first.count >= second.count => (false, free.trailing_zeros()),
+        None if other != 0 => (true, other.trailing_zeros()),
+        None => return None,
+    };
+    Some(Place { bucket: if away { spot.second } else { spot.first }, place })
 }
 
 impl<'m> Flows<'m> {

@@ -172,9 +172,10 @@ impl<'m> Flows<'m> {
     /// The place of a key. Its entry may be one that is being written.
     pub(in crate::state) fn find(&self, key: &Key) -> Option<Place> {
         let spot = self.spot(key);
-        let home = Place { bucket: spot.first, place: spot.home };
-        if self.is(home, key) {
-            return Some(home);
+        let own = [(spot.first, spot.home), (spot.first, spot.beside), (spot.second, spot.home)];
+        let mut own = own.into_iter().map(|(bucket, place)| Place { bucket, place });
+        if let Some(place) = own.find(|place| self.is(*place, key)) {
+            return Some(place);
         }
         self.search(spot.first, key, spot.tag).or_else(|| self.search(spot.second, key, spot.tag))
     }

@@ -8,9 +8,10 @@ use super::frame::{ETH, ethertype, fold, is_unicast, sum};
 use super::{UNTAGGED, Walk, words};
 use crate::sys::{PATH_MTUS, STATIONS};
 use loxi_core::packet::{Fate, Stage};
+use loxi_ebpf_layout::code::program;
 use loxi_ebpf_layout::flow::{AGES, BUSY, FAST, IPIP, NAT, RECHECK, REPLY, ROUTED, TUNNEL, rest, state};
 use loxi_ebpf_layout::l2::{Link as Wire, Port, Station, port};
-use loxi_ebpf_layout::scratch::{flag, l4, way};
+use loxi_ebpf_layout::scratch::{flag, l4, tracking, way};
 use loxi_ebpf_layout::{Addr, family};
 
 /// TCP flags that move a connection's state, or may: FIN, SYN, RST.
@@ -51,18 +52,64 @@ impl Walk<'_> {
             ethertype::IPV6 => self.heads_v6(ingress.zone)?,
             _ => return None,
         };
+        let (entry, egress, link) = self.recorded(&ingress, &heads)?;
+        self.met(&ingress, &entry);
+        self.leave_short(&heads, &entry, &egress, &link);
+        Some(Fate::Forwarded)
+    }
+
+    /// The program after the short way of what came out of a tunnel.
+    pub(super) fn fast_inner(&mut self) -> Option<u32> {
+        let p = &self.p;
+        let keeps = match p.kind {
+            l4::TCP => p.detail & MOVING == 0,
+            l4::UDP | l4::REQUEST | l4::REPLY => true,
+            _ => false,
+        };
+        if p.family == 0 || p.flags & flag::FRAGMENT != 0 || p.tag != UNTAGGED || !keeps {
+            return None;
+        }
+        let ingress = self.port_of(p.port)?;
+        if ingress.flags & (port::UP | port::TRUNK) != port::UP || ingress.zone == 0 {
+            return None;
+        }
+        let heads = Heads {
+            family: p.family,
+            key: Key { src: p.src, dst: p.dst, rest: rest::key(p.sport, p.dport, p.protocol, ingress.zone) },
+            dmac: p.dmac,
+            smac: p.smac,
+            len: p.ip_len,
+            ttl: p.ttl,
+            tos: p.tos,
+            df: p.flags & flag::DF != 0,
+            l4: p.l4.into(),
+        };
+        let (entry, _, link) = self.recorded(&ingress, &heads)?;
+        let before = self.p.stages;
+        self.met(&ingress, &entry);
+        self.p.stages = before | self.p.stages & !(1 << 0 | 1 << 16) | 1 << 11;
+        self.p.zone = ingress.zone;
+        self.p.tracking = tracking::ESTABLISHED;
+        self.p.flags |= if rest::flags(entry.word) & NAT != 0 { flag::NAT } else { 0 };
+        self.send_short(&heads, &entry, &link);
+        let routed = self.p.routed != 0;
+        let macs = if routed { (link.dmac, link.smac) } else { (heads.dmac, heads.smac) };
+        (self.p.new_dmac, self.p.new_smac) = macs;
+        Some(program::SEND)
+    }
+
+    /// The record of a packet, with the port and the link by which it leaves, if it is believed.
+    fn recorded(&mut self, ingress: &Port, heads: &Heads) -> Option<(Entry, Port, Link)> {
         let number = self.find(heads.family, &heads.key)?;
         let entry = self.entry(heads.family, number)?;
         let zone = words::name(&self.t.names.zones, ingress.zone);
         let key = format!("short way: zone {zone} {}", words::tuple(heads.family, &heads.key));
         let epoch = entry.seen.epoch;
         let record = words::learned(format!("record {number}, {}, epoch {epoch}", self.flags_of(&entry)));
-        match self.believed(&ingress, &heads, &entry) {
+        match self.believed(ingress, heads, &entry) {
             Ok((egress, link)) => {
-                self.met(&ingress, &entry);
                 self.note(Stage::Conntrack, key, record, "believed".to_owned());
-                self.leave_short(&heads, &entry, &egress, &link);
-                Some(Fate::Forwarded)
+                Some((entry, egress, link))
             }
             Err(why) => {
                 self.note(Stage::Conntrack, key, record, format!("not believed: {why}"));
@@ -220,7 +267,9 @@ impl Walk<'_> {
         if egress.flags & port::OPEN == 0 {
             return Err(format!("port {} is closed", self.port_name(out.port)));
         }
-        let padded = ETH + usize::from(heads.len) != self.frame.len();
+        let inner = self.p.ended != 0;
+        is(inner && flags & (TUNNEL | IPIP) != 0, "its packets leave in a tunnel")?;
+        let padded = !inner && ETH + usize::from(heads.len) != self.frame.len();
         is(flags & ROUTED != 0 && (heads.ttl <= 1 || padded), "its TTL is over, or it is padded")?;
         let link = self.link_of(heads.family, &egress, entry)?;
         is(heads.len > link.mtu, "it is longer than the MTU")?;
@@ -232,7 +281,8 @@ impl Walk<'_> {
         let link = Wire { id: ingress.bridge, vlan: ingress.vlan };
         let known = self.t.look(STATIONS, &Station { link, mac, reserved: 0 });
         known.is_some_and(|at| {
-            at.fixed != 0 || at.port == self.p.port && at.tunnel == 0 && at.expires > self.p.now
+            let there = at.port == self.p.port && at.tunnel == self.p.back;
+            at.fixed != 0 || there && at.expires > self.p.now
         })
     }
 
@@ -265,9 +315,9 @@ impl Walk<'_> {
         Ok(Link { mtu, dmac: tunnel.inner_dst, smac: tunnel.inner_src, outer_smac: smac })
     }
 
-    fn leave_short(&mut self, heads: &Heads, entry: &Entry, egress: &Port, link: &Link) {
+    /// Where a record sends a packet.
+    fn send_short(&mut self, heads: &Heads, entry: &Entry, link: &Link) {
         let flags = rest::flags(entry.word);
-        let mut frame = self.frame.to_vec();
         let protocol = rest::protocol(heads.key.rest);
         let p = &mut self.p;
         p.flags |= if heads.df { flag::DF } else { 0 };
@@ -296,6 +346,22 @@ impl Walk<'_> {
             [p.outer_src, p.dsr_target] = entry.pair;
         }
         let text = self.summary();
+        let how = if flags & ROUTED != 0 {
+            format!("routed to {}", words::mac(link.dmac))
+        } else {
+            "bridged".to_owned()
+        };
+        let port = self.port_name(entry.out.port);
+        let becomes =
+            if flags & NAT != 0 { format!("becomes {}, ", self.translated()) } else { String::new() };
+        let entry = words::learned("flow");
+        self.note(Stage::Forward, text, entry, format!("{becomes}port {port}, {how}, mtu {}", link.mtu));
+    }
+
+    fn leave_short(&mut self, heads: &Heads, entry: &Entry, egress: &Port, link: &Link) {
+        let flags = rest::flags(entry.word);
+        let mut frame = self.frame.to_vec();
+        self.send_short(heads, entry, link);
         if flags & NAT != 0 {
             // The headers are all there: they were read.
             let _ = self.translate(&mut frame);
@@ -307,16 +373,6 @@ impl Walk<'_> {
                 macs[6..].copy_from_slice(&link.smac);
             }
         }
-        let how = if flags & ROUTED != 0 {
-            format!("routed to {}", words::mac(link.dmac))
-        } else {
-            "bridged".to_owned()
-        };
-        let port = self.port_name(entry.out.port);
-        let becomes =
-            if flags & NAT != 0 { format!("becomes {}, ", self.translated()) } else { String::new() };
-        let entry = words::learned("flow");
-        self.note(Stage::Forward, text, entry, format!("{becomes}port {port}, {how}, mtu {}", link.mtu));
         let egress = Port { flags: egress.flags & !port::TRUNK, ..*egress };
         self.leave(frame, &egress);
     }

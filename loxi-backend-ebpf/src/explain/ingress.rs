@@ -38,7 +38,7 @@ impl Walk<'_> {
         let p = &self.p;
         let ends = port.flags & port::UNDERLAY != 0 && p.flags & flag::TO_US != 0 && p.family != 0;
         if ends && p.vrf != 0 && self.terminate()? {
-            return Ok(program::INGRESS);
+            return Ok(self.fast_inner().unwrap_or(program::INGRESS));
         }
         Ok(if self.p.family != 0 {
             program::CONNTRACK

@@ -323,7 +323,7 @@ fn decision(p: &Packet, out: &mut Out) -> u8 {
         _ => p.out_interface,
     };
     let mac = if p.way == way::PORT { p.new_dmac } else { p.outer_dmac };
-    *out = Out { port: p.out_port, via, in_port: p.outer_port, mac };
+    *out = Out { port: p.out_port, via, in_port: p.port, mac };
     if is_short(p) { flags | FAST } else { flags }
 }
 
@@ -331,8 +331,11 @@ fn decision(p: &Packet, out: &mut Out) -> u8 {
 #[inline(always)]
 fn is_short(p: &Packet) -> bool {
     let Some(egress) = port_of(p.out_port) else { return false };
-    let Some(ingress) = port_of(p.outer_port) else { return false };
-    let plain = p.ended == 0 && p.flags & flag::FRAGMENT == 0 && p.tag == crate::ctx::UNTAGGED;
+    let Some(ingress) = port_of(p.port) else { return false };
+    let plain = p.flags & flag::FRAGMENT == 0 && p.tag == crate::ctx::UNTAGGED;
+    // Out of one tunnel into another is a long way.
+    let inner = p.ended != 0;
+    let once = inner == (ingress.kind == kind::TUNNEL) && (!inner || p.way == way::PORT);
     let untagged = egress.flags & port::TRUNK == 0;
     let known = p.routed == 0 || p.dmac == ingress.gateway;
     let tracked = matches!(p.protocol, 1 | 6 | 17 | 58);
@@ -342,7 +345,7 @@ fn is_short(p: &Packet) -> bool {
         way::TUNNEL => p.lowered == 0 && egress.interface == p.out_interface && tunnels(p),
         _ => p.lowered == 0 && p.outer_family == p.family && p.out_interface != 0,
     };
-    plain && untagged && known && tracked && by && ingress.kind != kind::TUNNEL
+    plain && once && untagged && known && tracked && by
 }
 
 /// Whether a tunnel gives all of its packets the same inner link layer, and an outer header without

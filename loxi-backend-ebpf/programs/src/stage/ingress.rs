@@ -3,6 +3,7 @@
 use crate::ctx::{Ctx, UNTAGGED, read};
 use crate::maps::{ADMITS, BACKS, ENDINGS, INTERFACES, LINKS, OUTERS, GUARD_MACS, PORT_VLANS};
 use crate::parse::{ETH, Step, ethertype, ipv4, ipv6, parse};
+use crate::stage::inner::established;
 use crate::stage::{go, in_set, is_link_local, packet, port_of, unclaimed};
 use loxi_ebpf_layout::code::{drop, program, punt};
 use loxi_ebpf_layout::l2::{GuardMac, Link, Port, PortVlan, Station, port};
@@ -33,7 +34,7 @@ fn stages<C: Ctx>(ctx: C, p: &mut Packet) -> Step<u32> {
     }
     if port.flags & port::UNDERLAY != 0 && p.flags & flag::TO_US != 0 && p.family != 0 && p.vrf != 0 {
         if terminate(ctx, p)? {
-            return Ok(program::INGRESS);
+            return Ok(if established(ctx, p) { program::SEND } else { program::INGRESS });
         }
     }
     if p.family != 0 {

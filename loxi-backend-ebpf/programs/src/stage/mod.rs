@@ -5,6 +5,7 @@ mod conntrack;
 mod entry;
 pub mod forward;
 mod ingress;
+mod inner;
 mod neighbor;
 mod policy;
 mod related;

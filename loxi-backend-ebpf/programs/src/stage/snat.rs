@@ -65,7 +65,7 @@ fn fits<C: Ctx>(ctx: C, p: &mut Packet) -> Step {
 
 /// Length of the IP packet, or of the largest that it will be cut into by whoever sends it.
 #[inline(always)]
-fn size<C: Ctx>(ctx: C, p: &Packet) -> u32 {
+pub fn size<C: Ctx>(ctx: C, p: &Packet) -> u32 {
     let segment = ctx.segment();
     if segment == 0 {
         return p.ip_len as u32;

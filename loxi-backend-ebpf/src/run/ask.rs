@@ -3,6 +3,7 @@
 use crate::sys::{ANSWERS, Kernel, KernelError, Program, QUESTION, bytes, value};
 use loxi_ebpf_layout::scratch::{Answer, Beside, Question};
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Which hook's programs are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,18 +31,22 @@ const ROOM: usize = 256;
 /// Offset of `cb` in `struct __sk_buff`.
 const CB: usize = 48;
 
+/// The last question's number, whoever asked: an answer stays until the same processor gives another.
+static LAST: AtomicU32 = AtomicU32::new(0);
+
 /// Asks about frames.
 #[derive(Debug)]
 pub(crate) struct Asker {
     program: Program,
     hook: Hook,
-    nonce: u32,
+    /// Whether numbers that were given to a process before this one are out of the way.
+    begun: bool,
 }
 
 impl Asker {
     /// Asks this program.
     pub(crate) fn new(program: Program, hook: Hook) -> Self {
-        Self { program, hook, nonce: 0 }
+        Self { program, hook, begun: false }
     }
 
     /// What becomes of a frame.
@@ -52,8 +57,14 @@ impl Asker {
         beside: Beside,
         question: &Question,
     ) -> Result<Asked, KernelError> {
-        self.nonce = self.nonce.wrapping_add(1).max(1);
-        let beside = Beside { nonce: self.nonce, ..beside };
+        if !self.begun {
+            let taken = answers(kernel)?.iter().map(|answer| answer.nonce).max();
+            LAST.fetch_max(taken.unwrap_or(0), Ordering::Relaxed);
+            self.begun = true;
+        }
+        // 0 is the number of what nobody asked.
+        let nonce = LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
+        let beside = Beside { nonce, ..beside };
         kernel.fill(QUESTION, 0, question);
         let failed = |source| KernelError { call: "run", object: "the entry program".to_owned(), source };
         let room = frame.len() + ROOM;
@@ -73,16 +84,19 @@ impl Asker {
             }
         };
         // The program ran on one of the processors.
-        let answers = kernel.get(ANSWERS.table, bytes(&0u32))?.unwrap_or_default();
-        let answer = answers
-            .chunks_exact(size_of::<Answer>().next_multiple_of(8))
-            .filter_map(|bytes| value::<Answer>(&bytes[..size_of::<Answer>()]))
-            .find(|answer| answer.nonce == self.nonce);
+        let answer = answers(kernel)?.into_iter().find(|answer| answer.nonce == nonce);
         match answer {
             Some(answer) => Ok(Asked { answer, frame }),
             None => Err(failed(io::Error::other("it gave no answer"))),
         }
     }
+}
+
+/// What each processor answered last.
+fn answers(kernel: &dyn Kernel) -> Result<Vec<Answer>, KernelError> {
+    let all = kernel.get(ANSWERS.table, bytes(&0u32))?.unwrap_or_default();
+    let each = all.chunks_exact(size_of::<Answer>().next_multiple_of(8));
+    Ok(each.filter_map(|bytes| value(&bytes[..size_of::<Answer>()])).collect())
 }
 
 /// `struct xdp_md`: where the metadata ends, the frame begins.

@@ -76,7 +76,8 @@ pub trait Kernel: Send {
     /// [`KernelError`]; then nothing has changed.
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool, KernelError>;
 
-    /// A key's value; of tables with one per processor, all of them, each rounded up to 8 bytes.
+    /// A key's value, in a table of prefixes too that of the key itself; of tables with one per processor, all
+    /// of them, each rounded up to 8 bytes.
     ///
     /// # Errors
     /// [`KernelError`].
@@ -87,7 +88,6 @@ pub trait Kernel: Send {
     /// # Errors
     /// [`KernelError`].
     fn longest(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
-        // The kernel looks for nothing else in such a table.
         self.get(table, key)
     }
 

@@ -1,8 +1,9 @@
 //! The running kernel.
 
 use super::raw::{self, Map};
-use super::{Entries, Kernel, KernelError, MAPPED, Memory, Put, Table};
-use std::collections::BTreeMap;
+use super::{Entries, Kernel, KernelError, MAPPED, Memory, PREFIXES, Put, Table};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 
 /// Tables of the running kernel.
@@ -10,6 +11,9 @@ use std::io;
 pub struct RealKernel {
     maps: BTreeMap<Table, Map>,
     memory: BTreeMap<Table, Memory>,
+    /// The keys in tables of prefixes: of those the kernel tells the longest one that covers a key, never whether
+    /// the key itself is there.
+    prefixes: BTreeMap<Table, RefCell<HashSet<Vec<u8>>>>,
     quiet: bool,
 }
 
@@ -48,7 +52,12 @@ impl RealKernel {
                 memory.insert(*table, Memory::map(map.fd(), len).map_err(failed("map", *table))?);
             }
         }
-        Ok(Self { maps, memory, quiet: false })
+        let prefixes = PREFIXES.iter().map(|table| (*table, RefCell::default())).collect();
+        let kernel = Self { maps, memory, prefixes, quiet: false };
+        for table in PREFIXES {
+            kernel.entries(*table)?;
+        }
+        Ok(kernel)
     }
 
     fn map(&self, table: Table) -> &Map {
@@ -75,19 +84,38 @@ impl RealKernel {
 
 impl Kernel for RealKernel {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8], how: Put) -> Result<(), KernelError> {
-        self.map(table).put(key, value, how as u64).map_err(failed("put into", table))
+        self.map(table).put(key, value, how as u64).map_err(failed("put into", table))?;
+        if let Some(keys) = self.prefixes.get_mut(&table) {
+            keys.get_mut().insert(key.to_vec());
+        }
+        Ok(())
     }
 
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool, KernelError> {
-        self.map(table).remove(key).map_err(failed("remove from", table))
+        let was = self.map(table).remove(key).map_err(failed("remove from", table))?;
+        if let Some(keys) = self.prefixes.get_mut(&table) {
+            keys.get_mut().remove(key);
+        }
+        Ok(was)
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
+        if self.prefixes.get(&table).is_some_and(|keys| !keys.borrow().contains(key)) {
+            return Ok(None);
+        }
+        self.longest(table, key)
+    }
+
+    fn longest(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KernelError> {
         self.map(table).get(key).map_err(failed("look up in", table))
     }
 
     fn entries(&self, table: Table) -> Result<Entries, KernelError> {
-        self.map(table).entries().map_err(failed("read", table))
+        let found = self.map(table).entries().map_err(failed("read", table))?;
+        if let Some(keys) = self.prefixes.get(&table) {
+            keys.replace(found.iter().map(|(key, _)| key.clone()).collect());
+        }
+        Ok(found)
     }
 
     fn capacity(&self, table: Table) -> u32 {
@@ -108,5 +136,40 @@ impl Kernel for RealKernel {
             return Ok(());
         }
         raw::grace().map_err(failed("grace period of", Table::Globals))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::load::{self, Kinds, LoadOptions, Objects, Sizes};
+    use crate::sys::{Kernel, ROUTES};
+    use loxi_ebpf_layout::Addr;
+    use loxi_ebpf_layout::l3::Route;
+
+    /// A prefix of 10.0.0.0.
+    fn route(bits: u32) -> Route {
+        Route { bits: 64 + bits, vrf: 1, family: 4, addr: Addr::v4([10, 0, 0, 0]) }
+    }
+
+    #[test]
+    fn a_prefix_is_not_there_because_a_shorter_one_is() {
+        let options = LoadOptions {
+            objects: Objects::new().unwrap(),
+            kinds: Kinds { tc: true, xdp: false },
+            sizes: Sizes { flows_v4: 16, flows_v6: 16 },
+            pins: None,
+            discard: false,
+        };
+        let mut loaded = load::open(&options).unwrap();
+        let kernel: &mut dyn Kernel = &mut loaded.kernel;
+        kernel.set(ROUTES, &route(8), &7).unwrap();
+        assert_eq!(kernel.look(ROUTES, &route(8)).unwrap(), Some(7));
+        assert_eq!(kernel.look(ROUTES, &route(24)).unwrap(), None);
+        let longest = kernel.longest(ROUTES.table, crate::sys::bytes(&route(24))).unwrap();
+        assert_eq!(longest, Some(7u32.to_ne_bytes().to_vec()));
+        kernel.set(ROUTES, &route(24), &7).unwrap();
+        assert!(kernel.unset(ROUTES, &route(8)).unwrap());
+        assert_eq!(kernel.look(ROUTES, &route(24)).unwrap(), Some(7));
+        assert_eq!(kernel.all(ROUTES).unwrap(), [(route(24), 7)]);
     }
 }

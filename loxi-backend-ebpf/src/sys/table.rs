@@ -169,6 +169,10 @@ pub const MAPPED: &[Table] = &[
     Table::Told,
 ];
 
+/// Tables whose keys are prefixes.
+pub const PREFIXES: &[Table] =
+    &[Table::Sets, Table::Routes, Table::ServiceRanges, Table::Peers, Table::PortRules];
+
 /// The bytes of a value.
 #[must_use]
 pub fn bytes<T: Plain>(value: &T) -> &[u8] {

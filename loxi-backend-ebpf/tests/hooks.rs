@@ -4,7 +4,7 @@
 mod fixture;
 
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
-use fixture::{Asked, Lan, address, mac, privileged, run, serve};
+use fixture::{Asked, AtTc, Lan, Way, address, json, mac, privileged, run, serve};
 use loxi_backend_ebpf::{Ebpf, Mode, Options, Sizes, clock};
 use loxi_core::change::Transaction;
 use loxi_core::dataplane::{Backend, DataplaneError, Local};
@@ -12,8 +12,13 @@ use loxi_core::ir::Owner;
 use loxi_core::net::PortName;
 use loxi_core::text::from_yaml;
 use loxi_linux::netns::NetNs;
+use loxi_linux::place::Place;
+use loxi_linux::rtnetlink::{BpfFilter, FilterAt, Rtnl};
 use object::write::{Object, Symbol, SymbolSection};
 use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 
 const ONE_MEGABYTE: usize = 1 << 20;
 
@@ -43,7 +48,7 @@ fn object(section: &str, returns: i32) -> Vec<u8> {
 /// Somebody else's program at a device; it goes with this value.
 struct Stranger {
     loaded: aya::Ebpf,
-    id: u32,
+    id: u64,
 }
 
 impl Stranger {
@@ -53,7 +58,32 @@ impl Stranger {
         let program: &mut Xdp = loaded.program_mut("stranger").unwrap().try_into().unwrap();
         program.load().unwrap();
         host.run(|| program.attach("eth0", XdpMode::default()).map(drop).unwrap()).unwrap();
-        let id = program.info().unwrap().id();
+        let id = program.info().unwrap().id().into();
+        Self { loaded, id }
+    }
+
+    /// A filter goes with the device.
+    fn at_tc(host: &NetNs, way: Way) -> Self {
+        match way {
+            Way::Links => Self::at_tcx(host),
+            Way::Filters => Self::as_filter(host, FilterAt::Ingress, 0xc000, 1),
+        }
+    }
+
+    fn as_filter(host: &NetNs, at: FilterAt, priority: u16, handle: u32) -> Self {
+        const TC_ACT_UNSPEC: i32 = -1;
+        let mut loaded = aya::Ebpf::load(&object("classifier", TC_ACT_UNSPEC)).unwrap();
+        let program: &mut SchedClassifier = loaded.program_mut("stranger").unwrap().try_into().unwrap();
+        program.load().unwrap();
+        let (id, fd) = (program.info().unwrap().id().into(), program.fd().unwrap().as_fd());
+        let filter = BpfFilter { priority, handle, name: "stranger's", program: fd };
+        let add = || {
+            let mut rtnl = Rtnl::open().unwrap();
+            let device = rtnl.link_index("eth0").unwrap();
+            rtnl.clsact_add(device).unwrap();
+            rtnl.bpf_filter_add(device, at, &filter).unwrap();
+        };
+        host.run(add).unwrap();
         Self { loaded, id }
     }
 
@@ -63,7 +93,7 @@ impl Stranger {
         let program: &mut SchedClassifier = loaded.program_mut("stranger").unwrap().try_into().unwrap();
         program.load().unwrap();
         host.run(|| program.attach("eth0", TcAttachType::Ingress).map(drop).unwrap()).unwrap();
-        let id = program.info().unwrap().id();
+        let id = program.info().unwrap().id().into();
         Self { loaded, id }
     }
 
@@ -75,19 +105,15 @@ impl Stranger {
 }
 
 /// The kernel's numbers of the programs at a host's device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Listed {
     xdp: Option<u64>,
-    tcx: Vec<u32>,
+    tc: AtTc,
 }
 
 fn listed(host: &NetNs) -> Listed {
-    let links: serde_json::Value = serde_json::from_str(&run(host, "ip -j link show dev eth0")).unwrap();
-    let tcx = host.run(|| SchedClassifier::query_tcx("eth0", TcAttachType::Ingress).unwrap().1).unwrap();
-    Listed {
-        xdp: links[0]["xdp"]["prog"]["id"].as_u64(),
-        tcx: tcx.iter().map(|program| program.id()).collect(),
-    }
+    let links = json(host, "ip -j link show dev eth0");
+    Listed { xdp: links[0]["xdp"]["prog"]["id"].as_u64(), tc: AtTc::eth0(host) }
 }
 
 /// A client, a balancer, and an endpoint that has the address of the service.
@@ -102,7 +128,7 @@ fn service() -> Lan {
 }
 
 /// The balancer, which is not attached yet.
-fn balancer(host: &NetNs, mode: Mode) -> Local<Ebpf> {
+fn balancer(host: &NetNs, mode: Mode, way: Way) -> Local<Ebpf> {
     let (own, mac, endpoint) = (address(2), mac(2), address(3));
     let text = format!(
         "version: 1
@@ -119,7 +145,7 @@ services: [{{vrf: lb, vip: 198.51.100.1, protocol: tcp, ports: 80, mode: dsr_l2,
         fixture::mac(3)
     );
     let sizes = Sizes { flows_v4: 1000, flows_v6: 1000 };
-    let options = Options { mode, sizes, ..Options::default() };
+    let options = Options { mode, sizes, filters_at_tc: way.is_forced(), ..Options::default() };
     let local = Local::new(host.run(|| Ebpf::open(options).unwrap()).unwrap(), clock());
     let entities = from_yaml(&text).unwrap();
     local.apply(&Transaction::replace("lb", Owner::new("lb").unwrap(), entities)).unwrap();
@@ -155,30 +181,34 @@ fn a_program_of_others_at_xdp_is_left_alone() {
     if !privileged("a_program_of_others_at_xdp_is_left_alone") {
         return;
     }
-    let lan = service();
-    let host = &lan.hosts[1];
-    let stranger = Stranger::at_xdp(host);
-    let before = listed(host);
-    assert_eq!(before, Listed { xdp: Some(stranger.id.into()), tcx: vec![] });
-    for mode in [Mode::Xdp, Mode::Both] {
-        let local = balancer(host, mode);
-        assert_eq!(conflict(local.attach(&eth0())), format!("stranger ({})", stranger.id), "{mode}");
-        assert_eq!(listed(host), before, "{mode}: something of ours is left");
-        assert_eq!(local.with_backend(|ebpf| ebpf.attached()), []);
-        // The host goes on without us.
-        assert_eq!(Asked::open(&lan.hosts[0], "192.0.2.2:22").unwrap().name, "shell");
-        drop(local);
-        assert_eq!(listed(host), before, "{mode}");
-    }
+    for way in Way::all() {
+        let lan = service();
+        let host = &lan.hosts[1];
+        let stranger = Stranger::at_xdp(host);
+        let before = listed(host);
+        assert_eq!(before, Listed { xdp: Some(stranger.id), tc: AtTc::default() });
+        // At XDP alone it is the same way.
+        let modes = if *way == Way::Links { &[Mode::Xdp, Mode::Both][..] } else { &[Mode::Both] };
+        for mode in modes {
+            let local = balancer(host, *mode, *way);
+            assert_eq!(conflict(local.attach(&eth0())), format!("stranger ({})", stranger.id), "{mode}");
+            assert_eq!(listed(host), before, "{mode}, {way:?}: something of ours is left");
+            assert_eq!(local.with_backend(|ebpf| ebpf.attached()), []);
+            // The host goes on without us.
+            assert_eq!(Asked::open(&lan.hosts[0], "192.0.2.2:22").unwrap().name, "shell");
+            drop(local);
+            assert_eq!(listed(host), before, "{mode}, {way:?}");
+        }
 
-    // It has a hook to itself where we are at TC only.
-    let local = balancer(host, Mode::Tc);
-    local.attach(&eth0()).unwrap();
-    works(&lan);
-    let beside = listed(host);
-    assert_eq!((beside.xdp, beside.tcx.len()), (before.xdp, 1));
-    drop(local);
-    assert_eq!(listed(host), before);
+        // It has a hook to itself where we are at TC only.
+        let local = balancer(host, Mode::Tc, *way);
+        local.attach(&eth0()).unwrap();
+        works(&lan);
+        let beside = listed(host);
+        assert_eq!((beside.xdp, beside.tc.programs.len()), (before.xdp, 1));
+        drop(local);
+        assert_eq!(listed(host), before, "{way:?}");
+    }
 }
 
 #[test]
@@ -186,33 +216,40 @@ fn another_instance_goes_on_undisturbed() {
     if !privileged("another_instance_goes_on_undisturbed") {
         return;
     }
-    // At both hooks the second meets TC first, at XDP that alone.
-    let pairs = [(Mode::Tc, Mode::Tc), (Mode::Both, Mode::Both), (Mode::Both, Mode::Xdp)];
-    for (of_first, of_second) in pairs {
-        let lan = service();
-        let host = &lan.hosts[1];
-        let first = balancer(host, of_first);
-        first.attach(&eth0()).unwrap();
-        works(&lan);
-        let before = listed(host);
-        assert_eq!((before.xdp.is_some(), before.tcx.len()), (of_first == Mode::Both, 1), "{of_first}");
-
-        let second = balancer(host, of_second);
-        let program = conflict(second.attach(&eth0()));
-        let known = before.tcx.iter().copied().map(u64::from).chain(before.xdp);
-        let mut names = known.map(|id| format!("loxi_eth0 ({id})"));
-        assert!(names.any(|name| name == program), "{of_first}, {of_second}: {program}");
-        assert_eq!(listed(host), before, "{of_first}, {of_second}");
-        works(&lan);
-        drop(second);
-        assert_eq!(listed(host), before, "{of_first}, {of_second}");
-        let counted = first.counters().ports[&eth0()].tx_packets;
-        works(&lan);
-        assert!(
-            first.counters().ports[&eth0()].tx_packets > counted,
-            "{of_first}: the first forwards no more"
-        );
+    let ways = Way::all();
+    for way in ways {
+        another_instance(Mode::Tc, *way, Mode::Tc, *way);
     }
+    // At both hooks the second meets TC first, at XDP that alone.
+    another_instance(Mode::Both, ways[0], Mode::Both, ways[0]);
+    another_instance(Mode::Both, ways[0], Mode::Xdp, ways[0]);
+    if let [one, other] = ways {
+        another_instance(Mode::Tc, *one, Mode::Tc, *other);
+        another_instance(Mode::Tc, *other, Mode::Tc, *one);
+    }
+}
+
+fn another_instance(of_first: Mode, its_way: Way, of_second: Mode, way: Way) {
+    let what = format!("{of_first} {its_way:?}, {of_second} {way:?}");
+    let lan = service();
+    let host = &lan.hosts[1];
+    let first = balancer(host, of_first, its_way);
+    first.attach(&eth0()).unwrap();
+    works(&lan);
+    let before = listed(host);
+    assert_eq!((before.xdp.is_some(), before.tc.programs.len()), (of_first == Mode::Both, 1), "{what}");
+
+    let second = balancer(host, of_second, way);
+    let program = conflict(second.attach(&eth0()));
+    let mut names = before.tc.programs.iter().chain(&before.xdp).map(|id| format!("loxi_eth0 ({id})"));
+    assert!(names.any(|name| name == program), "{what}: {program}");
+    assert_eq!(listed(host), before, "{what}");
+    works(&lan);
+    drop(second);
+    assert_eq!(listed(host), before, "{what}");
+    let counted = first.counters().ports[&eth0()].tx_packets;
+    works(&lan);
+    assert!(first.counters().ports[&eth0()].tx_packets > counted, "{what}: the first forwards no more");
 }
 
 #[test]
@@ -220,19 +257,21 @@ fn only_what_a_failed_attachment_has_bound_is_let_go() {
     if !privileged("only_what_a_failed_attachment_has_bound_is_let_go") {
         return;
     }
-    // At XDP alone the first leaves TC free, where the second binds before it finds XDP taken.
-    let lan = service();
-    let host = &lan.hosts[1];
-    let first = balancer(host, Mode::Xdp);
-    first.attach(&eth0()).unwrap();
-    let before = listed(host);
-    assert_eq!((before.xdp.is_some(), before.tcx.len()), (true, 0));
-    let second = balancer(host, Mode::Both);
-    conflict(second.attach(&eth0()));
-    assert_eq!(listed(host), before);
-    drop(first);
-    second.attach(&eth0()).unwrap();
-    works(&lan);
+    for way in Way::all() {
+        // At XDP alone the first leaves TC free, where the second binds before it finds XDP taken.
+        let lan = service();
+        let host = &lan.hosts[1];
+        let first = balancer(host, Mode::Xdp, *way);
+        first.attach(&eth0()).unwrap();
+        let before = listed(host);
+        assert!(before.xdp.is_some() && before.tc == AtTc::default());
+        let second = balancer(host, Mode::Both, *way);
+        conflict(second.attach(&eth0()));
+        assert_eq!(listed(host), before, "{way:?}");
+        drop(first);
+        second.attach(&eth0()).unwrap();
+        works(&lan);
+    }
 }
 
 #[test]
@@ -241,26 +280,29 @@ fn a_program_of_others_at_tc_stays_beside_ours() {
         return;
     }
     let _counting = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
-    let lan = service();
-    let host = &lan.hosts[1];
-    for first in [true, false] {
-        let before = first.then(|| Stranger::at_tcx(host));
-        let local = balancer(host, Mode::Tc);
+    for (way, first) in Way::all().iter().flat_map(|way| [(*way, true), (*way, false)]) {
+        let lan = service();
+        let host = &lan.hosts[1];
+        let before = first.then(|| Stranger::at_tc(host, way));
+        let local = balancer(host, Mode::Tc, way);
         local.attach(&eth0()).unwrap();
-        let stranger = before.unwrap_or_else(|| Stranger::at_tcx(host));
-        let both = listed(host);
-        assert_eq!(both.tcx.len(), 2, "{both:?}");
-        assert_eq!(both.tcx[usize::from(!first)], stranger.id, "{both:?}");
+        let stranger = before.unwrap_or_else(|| Stranger::at_tc(host, way));
+        let both = listed(host).tc;
+        assert_eq!(both.programs.len(), 2, "{both:?}");
+        // A filter's place is its priority's, whoever comes first.
+        let place = usize::from(!first || way == Way::Filters);
+        assert_eq!(both.programs[place], stranger.id, "{way:?} {both:?}");
         let (seen, counted) = (stranger.runs(), local.counters().ports[&eth0()].tx_packets);
         works(&lan);
         // Ours has sent the service's packets on; the shell's are everybody's.
         assert!(stranger.runs() > seen, "it has seen no packet");
         assert!(local.counters().ports[&eth0()].tx_packets > counted, "ours has sent no packet");
         local.detach(&eth0()).unwrap();
-        assert_eq!(listed(host).tcx, [stranger.id]);
+        let alone = AtTc { programs: vec![stranger.id], clsact: way == Way::Filters };
+        assert_eq!(listed(host).tc, alone);
         local.attach(&eth0()).unwrap();
         drop(local);
-        assert_eq!(listed(host).tcx, [stranger.id]);
+        assert_eq!(listed(host).tc, alone);
     }
 }
 
@@ -271,24 +313,29 @@ fn a_device_is_left_as_it_was() {
     }
     let lan = service();
     let host = &lan.hosts[1];
-    let nothing = Listed { xdp: None, tcx: vec![] };
+    let nothing = Listed::default();
     assert_eq!(listed(host), nothing);
-    for (mode, xdp, tcx) in [(Mode::Tc, false, 1), (Mode::Xdp, true, 0), (Mode::Both, true, 1)] {
-        let local = balancer(host, mode);
+    let hooks = [(Mode::Tc, false, 1), (Mode::Both, true, 1), (Mode::Xdp, true, 0)];
+    let of_way = |way: &Way| if *way == Way::Links { &hooks[..] } else { &hooks[..2] };
+    for (way, (mode, xdp, tc)) in
+        Way::all().iter().flat_map(|way| of_way(way).iter().map(|hooks| (*way, *hooks)))
+    {
+        let local = balancer(host, mode, way);
         assert_eq!(listed(host), nothing, "{mode}: nothing is bound before a port is");
         for _ in 0..2 {
             local.attach(&eth0()).unwrap();
             let bound = listed(host);
-            assert_eq!((bound.xdp.is_some(), bound.tcx.len()), (xdp, tcx), "{mode}");
+            assert_eq!((bound.xdp.is_some(), bound.tc.programs.len()), (xdp, tc), "{mode}, {way:?}");
+            assert_eq!(bound.tc.clsact, way == Way::Filters && tc == 1, "{mode}, {way:?}");
             local.attach(&eth0()).unwrap();
-            assert_eq!(listed(host), bound, "{mode}: attached already");
+            assert_eq!(listed(host), bound, "{mode}, {way:?}: attached already");
             local.detach(&eth0()).unwrap();
-            assert_eq!(listed(host), nothing, "{mode}");
+            assert_eq!(listed(host), nothing, "{mode}, {way:?}");
             assert_eq!(Asked::open(&lan.hosts[0], "192.0.2.2:22").unwrap().name, "shell");
         }
         local.attach(&eth0()).unwrap();
         drop(local);
-        assert_eq!(listed(host), nothing, "{mode}");
+        assert_eq!(listed(host), nothing, "{mode}, {way:?}");
     }
 }
 
@@ -297,24 +344,142 @@ fn a_device_that_was_made_anew_is_bound_anew() {
     if !privileged("a_device_that_was_made_anew_is_bound_anew") {
         return;
     }
+    for way in Way::all() {
+        let lan = service();
+        let host = &lan.hosts[1];
+        let local = balancer(host, Mode::Both, *way);
+        local.attach(&eth0()).unwrap();
+        works(&lan);
+        let before = listed(host);
+        lan.replug(2);
+        assert_eq!(listed(host), Listed::default());
+        local.attach(&eth0()).unwrap();
+        let after = listed(host);
+        assert_eq!((after.xdp.is_some(), after.tc.programs.len()), (true, 1));
+        assert_ne!(after, before);
+        works(&lan);
+
+        // Where it can't be bound, nothing stays of what the one before had.
+        lan.replug(2);
+        let stranger = Stranger::at_xdp(host);
+        let before = listed(host);
+        assert_eq!(conflict(local.attach(&eth0())), format!("stranger ({})", stranger.id));
+        assert_eq!(listed(host), before, "{way:?}");
+    }
+}
+
+/// Where our filter is to be.
+const PRIORITY: u16 = 10;
+const HANDLE: u32 = 0x6c6f_7869;
+
+#[test]
+fn a_filter_of_others_in_our_place_is_not_replaced() {
+    if !privileged("a_filter_of_others_in_our_place_is_not_replaced") {
+        return;
+    }
     let lan = service();
     let host = &lan.hosts[1];
-    let local = balancer(host, Mode::Both);
-    local.attach(&eth0()).unwrap();
-    works(&lan);
+    let stranger = Stranger::as_filter(host, FilterAt::Ingress, PRIORITY, HANDLE);
     let before = listed(host);
-    lan.replug(2);
-    assert_eq!(listed(host), Listed { xdp: None, tcx: vec![] });
-    local.attach(&eth0()).unwrap();
-    let after = listed(host);
-    assert_eq!((after.xdp.is_some(), after.tcx.len()), (true, 1));
-    assert_ne!(after, before);
-    works(&lan);
-
-    // Where it can't be bound, nothing stays of what the one before had.
-    lan.replug(2);
-    let stranger = Stranger::at_xdp(host);
-    let before = listed(host);
-    assert_eq!(conflict(local.attach(&eth0())), format!("stranger ({})", stranger.id));
+    assert_eq!(before.tc, AtTc { programs: vec![stranger.id], clsact: true });
+    let local = balancer(host, Mode::Tc, Way::Filters);
+    assert_eq!(conflict(local.attach(&eth0())), format!("stranger's ({})", stranger.id));
     assert_eq!(listed(host), before);
+
+    // Another number of the same priority is not our place.
+    let lan = service();
+    let host = &lan.hosts[1];
+    let stranger = Stranger::as_filter(host, FilterAt::Ingress, PRIORITY, HANDLE + 1);
+    let local = balancer(host, Mode::Tc, Way::Filters);
+    local.attach(&eth0()).unwrap();
+    works(&lan);
+    local.detach(&eth0()).unwrap();
+    assert_eq!(listed(host).tc.programs, [stranger.id]);
+
+    // A priority is of one kind.
+    let lan = service();
+    let host = &lan.hosts[1];
+    let bytecode = ["bytecode", "1,6 0 0 0,"];
+    run(host, "tc qdisc add dev eth0 clsact");
+    let mut tc = Command::new("tc");
+    tc.args("filter add dev eth0 ingress prio 10 protocol ip bpf da".split(' ')).args(bytecode);
+    assert!(Place { net: Some(host), mounts: None }.output(&mut tc).unwrap().status.success());
+    let local = balancer(host, Mode::Tc, Way::Filters);
+    assert_eq!(conflict(local.attach(&eth0())), "filter of kind bpf at priority 10");
+}
+
+#[test]
+fn a_qdisc_stays_while_others_use_it() {
+    if !privileged("a_qdisc_stays_while_others_use_it") {
+        return;
+    }
+    let lan = service();
+    let host = &lan.hosts[1];
+    let local = balancer(host, Mode::Tc, Way::Filters);
+    local.attach(&eth0()).unwrap();
+    // We have made it, and their filter is at its other side.
+    let _stranger = Stranger::as_filter(host, FilterAt::Egress, 1, 1);
+    drop(local);
+    assert_eq!(listed(host).tc, AtTc { programs: vec![], clsact: true });
+    assert_eq!(json(host, "tc -j filter show dev eth0 egress").as_array().unwrap().len(), 2);
+
+    // One that we haven't made stays in any case.
+    let lan = service();
+    let host = &lan.hosts[1];
+    run(host, "tc qdisc add dev eth0 clsact");
+    let local = balancer(host, Mode::Tc, Way::Filters);
+    local.attach(&eth0()).unwrap();
+    works(&lan);
+    local.detach(&eth0()).unwrap();
+    assert_eq!(listed(host).tc, AtTc { programs: vec![], clsact: true });
+}
+
+/// What [`killed`] starts: a balancer that waits to be killed. By itself it does nothing.
+#[test]
+fn held_until_killed() {
+    if std::env::var_os("LOXI_TEST_HOLD").is_none() {
+        return;
+    }
+    let host = NetNs::current().unwrap();
+    let local = balancer(&host, Mode::Tc, Way::Filters);
+    local.attach(&eth0()).unwrap();
+    println!("\nattached");
+    std::io::stdout().flush().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(60));
+}
+
+/// Has a process attach and kills it.
+fn killed(host: &NetNs) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "held_until_killed", "--nocapture"]).env("LOXI_TEST_HOLD", "1");
+    command.stdout(Stdio::piped());
+    let mut holder = Place { net: Some(host), mounts: None }.spawn(&mut command).unwrap();
+    let mut output = BufReader::new(holder.stdout.take().unwrap()).lines();
+    let attached = output.any(|line| line.unwrap() == "attached");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    assert!(attached);
+}
+
+#[test]
+fn a_stub_of_a_killed_process_gives_way() {
+    if !privileged("a_stub_of_a_killed_process_gives_way") {
+        return;
+    }
+    for way in Way::all() {
+        let lan = service();
+        let host = &lan.hosts[1];
+        killed(host);
+        let left = listed(host).tc;
+        assert_eq!((left.programs.len(), left.clsact), (1, true), "what nobody holds is the kernel's");
+        assert_eq!(Asked::open(&lan.hosts[0], "192.0.2.2:22").unwrap().name, "shell");
+        let local = balancer(host, Mode::Tc, *way);
+        local.attach(&eth0()).unwrap();
+        let ours = listed(host).tc;
+        assert_eq!((ours.programs.len(), ours.clsact), (1, *way == Way::Filters));
+        assert_ne!(ours, left);
+        works(&lan);
+        drop(local);
+        assert_eq!(listed(host), Listed::default());
+    }
 }

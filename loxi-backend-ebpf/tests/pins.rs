@@ -4,9 +4,8 @@
 mod bpffs;
 mod fixture;
 
-use aya::programs::{SchedClassifier, TcAttachType};
 use bpffs::{Mounted, dump, ids, tables, update};
-use fixture::{Lan, mac, privileged, run};
+use fixture::{AtTc, Lan, Way, json, mac, privileged, run};
 use loxi_backend_ebpf::load::LoadError;
 use loxi_backend_ebpf::{Devices, Ebpf, Mode, OpenError, Options, Sizes, clock};
 use loxi_core::change::Transaction;
@@ -15,6 +14,7 @@ use loxi_core::ir::Owner;
 use loxi_core::net::PortName;
 use loxi_core::text::from_yaml;
 use loxi_linux::netns::NetNs;
+use loxi_linux::place::Place;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -224,33 +224,32 @@ fn seen(local: &Local<Ebpf>) -> u64 {
     local.counters().ports.values().map(|port| port.rx_packets).sum()
 }
 
-/// How many programs are at TC of a host's device.
-fn at_tc(host: &NetNs) -> usize {
-    host.run(|| SchedClassifier::query_tcx("eth0", TcAttachType::Ingress).unwrap().1.len()).unwrap()
-}
-
 #[test]
 fn a_node_goes_on_until_it_is_removed() {
     if !privileged("a_node_goes_on_until_it_is_removed") {
         return;
     }
+    for way in Way::all() {
+        goes_on_until_removed(*way);
+    }
+}
+
+fn goes_on_until_removed(way: Way) {
     let mounted = Mounted::new();
     let (pins, lan) = (mounted.pins(), Lan::new(2));
     let host = &lan.hosts[0];
     let eth0 = PortName::new("eth0").unwrap();
-    let open = |mode| {
-        let options = Options { mode, devices: Devices::Here, ..options(&pins) };
-        Local::new(host.run(|| Ebpf::open(options).unwrap()).unwrap(), clock())
-    };
+    let open = |mode| on_devices(host, &pins, way, mode);
     let first = open(Mode::Both);
     configure(&first);
     first.attach(&eth0).unwrap();
-    let (before, counted) = (ids(&pins), seen(&first));
+    let (before, bound, counted) = (ids(&pins), AtTc::eth0(host), seen(&first));
     let links = before.keys().filter(|name| name.parent() == Some(Path::new("links"))).count();
-    assert_eq!(links, 2, "{before:?}");
+    assert_eq!(links, if way == Way::Links { 2 } else { 1 }, "{before:?}");
+    assert_eq!((bound.programs.len(), bound.clsact), (1, way == Way::Filters));
 
     drop(first);
-    assert_eq!(ids(&pins), before);
+    assert_eq!((ids(&pins), AtTc::eth0(host)), (before.clone(), bound));
     run(&lan.hosts[1], "ping -c 3 -i 0.2 -W 2 192.0.2.1");
 
     let second = open(Mode::Both);
@@ -261,9 +260,9 @@ fn a_node_goes_on_until_it_is_removed() {
     assert_eq!(ids(&pins), before);
     second.with_backend(Ebpf::remove).unwrap();
     assert!(!pins.exists());
-    let links: serde_json::Value = serde_json::from_str(&run(host, "ip -j link show dev eth0")).unwrap();
+    let links = json(host, "ip -j link show dev eth0");
     assert!(links[0]["xdp"].is_null(), "{links}");
-    assert_eq!(at_tc(host), 0);
+    assert_eq!(AtTc::eth0(host), AtTc::default());
     run(&lan.hosts[1], "ping -c 1 -W 2 192.0.2.1");
 
     // Nor where nobody has attached after it was taken over.
@@ -273,5 +272,67 @@ fn a_node_goes_on_until_it_is_removed() {
     drop(first);
     open(Mode::Tc).with_backend(Ebpf::remove).unwrap();
     assert!(!pins.exists());
-    assert_eq!(at_tc(host), 0);
+    assert_eq!(AtTc::eth0(host), AtTc::default());
+}
+
+fn on_devices(host: &NetNs, pins: &Path, way: Way, mode: Mode) -> Local<Ebpf> {
+    let options = Options { mode, devices: Devices::Here, filters_at_tc: way.is_forced(), ..options(pins) };
+    Local::new(host.run(|| Ebpf::open(options).unwrap()).unwrap(), clock())
+}
+
+#[test]
+fn no_frame_passes_by_while_a_stub_is_replaced() {
+    if !privileged("no_frame_passes_by_while_a_stub_is_replaced") {
+        return;
+    }
+    const FRAMES: u64 = 1500;
+    for way in Way::all() {
+        let mounted = Mounted::new();
+        let (pins, lan) = (mounted.pins(), Lan::new(2));
+        let host = &lan.hosts[0];
+        let eth0 = PortName::new("eth0").unwrap();
+        let first = on_devices(host, &pins, *way, Mode::Tc);
+        configure(&first);
+        first.attach(&eth0).unwrap();
+        let (bound, counted) = (AtTc::eth0(host), seen(&first));
+        drop(first);
+        let mut ping = Command::new("ping");
+        ping.args(["-q", "-c", &FRAMES.to_string(), "-i", "0.002", "-W", "2", "192.0.2.1"]);
+        ping.stdout(std::process::Stdio::piped());
+        let mut ping = Place { net: Some(&lan.hosts[1]), mounts: None }.spawn(&mut ping).unwrap();
+        let mut stubs = vec![bound];
+        while ping.try_wait().unwrap().is_none() {
+            let next = on_devices(host, &pins, *way, Mode::Tc);
+            configure(&next);
+            next.attach(&eth0).unwrap();
+            stubs.push(AtTc::eth0(host));
+        }
+        let all = on_devices(host, &pins, *way, Mode::Tc);
+        configure(&all);
+        assert!(stubs.len() > 3 && stubs.iter().all(|bound| bound.programs.len() == 1), "{stubs:?}");
+        assert!(stubs.windows(2).all(|pair| pair[0] != pair[1]), "{way:?}: not replaced: {stubs:?}");
+        assert!(seen(&all) >= counted + FRAMES, "{way:?}: {} of {FRAMES}", seen(&all) - counted);
+        all.with_backend(Ebpf::remove).unwrap();
+    }
+}
+
+#[test]
+fn discarding_lets_devices_go() {
+    if !privileged("discarding_lets_devices_go") {
+        return;
+    }
+    for way in Way::all() {
+        let mounted = Mounted::new();
+        let (pins, lan) = (mounted.pins(), Lan::new(2));
+        let host = &lan.hosts[0];
+        let first = on_devices(host, &pins, *way, Mode::Tc);
+        configure(&first);
+        first.attach(&PortName::new("eth0").unwrap()).unwrap();
+        drop(first);
+        assert_eq!(AtTc::eth0(host).programs.len(), 1);
+        let options = Options { devices: Devices::Here, discard_state: true, ..options(&pins) };
+        let anew = host.run(|| Ebpf::open(options).unwrap()).unwrap();
+        assert_eq!(AtTc::eth0(host), AtTc::default(), "{way:?}");
+        drop(anew);
+    }
 }

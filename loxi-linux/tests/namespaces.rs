@@ -11,7 +11,7 @@ use fixture::{json, privileged, run, unique};
 use loxi_linux::netns::{self, NetNs};
 use loxi_linux::offload::{self, Offload};
 use loxi_linux::place::{MountNs, MountSetup, Place};
-use loxi_linux::rtnetlink::{AddrFlags, LinkChange, OperState, Route, Rtnl, VethEnd};
+use loxi_linux::rtnetlink::{AddrFlags, FilterAt, LinkChange, OperState, Route, Rtnl, VethEnd};
 use loxi_linux::{MacAddr, Prefix, nftables, sysctl};
 
 #[test]
@@ -256,4 +256,54 @@ fn processes_are_found_by_their_namespace_and_end() {
     assert!(bystander.try_wait().unwrap().is_none());
     bystander.kill().unwrap();
     bystander.wait().unwrap();
+}
+
+#[test]
+fn filters_are_what_tc_made() {
+    if !privileged("filters_are_what_tc_made") {
+        return;
+    }
+    let ns = NetNs::anonymous().unwrap();
+    let tc = |line: &str| run(&ns, "sh", &["-c", &format!("tc {line}")]);
+    let kinds = || {
+        let qdiscs = json(&ns, "tc", &["-j", "qdisc", "show", "dev", "va"]);
+        let kind = |qdisc: &serde_json::Value| qdisc["kind"].as_str().unwrap().to_owned();
+        qdiscs.as_array().unwrap().iter().map(kind).filter(|kind| kind != "noqueue").collect::<Vec<_>>()
+    };
+    let _guard = netns::enter(&ns).unwrap();
+    let mut rtnl = Rtnl::open().unwrap();
+    rtnl.veth_add(&VethEnd::new("va"), &VethEnd::new("vb")).unwrap();
+    let device = rtnl.link_index("va").unwrap();
+    assert_eq!(rtnl.filters(device, FilterAt::Ingress).unwrap(), []);
+    assert_eq!(rtnl.filters(999, FilterAt::Ingress).unwrap(), [], "a device that isn't there has none");
+    assert!(rtnl.clsacts().unwrap().is_empty());
+
+    assert!(rtnl.clsact_add(device).unwrap());
+    assert!(!rtnl.clsact_add(device).unwrap(), "it is made once");
+    assert_eq!((kinds(), rtnl.clsacts().unwrap()), (vec!["clsact".to_owned()], vec![device]));
+    assert!(rtnl.clsact_add(999).unwrap_err().is_missing());
+
+    tc("filter add dev va ingress prio 7 handle 0x12345678 protocol ip bpf da bytecode '1,6 0 0 0,'");
+    let found = rtnl.filters(device, FilterAt::Ingress).unwrap();
+    assert!(
+        found.iter().all(|f| (f.priority, f.protocol, f.kind.as_str()) == (7, 0x0800, "bpf")),
+        "{found:?}"
+    );
+    let handles: Vec<u32> = found.iter().map(|f| f.handle).collect();
+    assert_eq!(handles, [0, 0x1234_5678], "the priority, and the filter");
+    assert_eq!(rtnl.filters(device, FilterAt::Egress).unwrap(), []);
+
+    // Ours are for every protocol, so that one is not meant.
+    rtnl.bpf_filter_del(device, FilterAt::Ingress, 7, 0x1234_5678).unwrap_err();
+    tc("filter add dev va egress prio 8 handle 1 bpf da bytecode '1,6 0 0 0,'");
+    assert!(rtnl.bpf_filter_del(device, FilterAt::Egress, 8, 2).unwrap_err().is_missing());
+    rtnl.bpf_filter_del(device, FilterAt::Egress, 8, 1).unwrap();
+    assert_eq!(rtnl.filters(device, FilterAt::Egress).unwrap(), []);
+
+    rtnl.clsact_del(device).unwrap();
+    assert!(kinds().is_empty() && rtnl.clsacts().unwrap().is_empty());
+    rtnl.clsact_del(device).unwrap_err();
+    tc("qdisc add dev va ingress");
+    assert!(!rtnl.clsact_add(device).unwrap(), "that has filters at ingress too");
+    assert_eq!(kinds(), ["ingress"]);
 }

@@ -108,6 +108,7 @@ fn ebpf_options(options: &Options, programs: &Programs) -> Result<loxi_backend_e
         discard_state: options.discard_state,
         slow_path: Some(Box::new(ReferencePath::assuming(&capabilities()))),
         slow_path_device: programs.slow_path.as_ref().map(|device| device.name().to_owned()),
+        ..loxi_backend_ebpf::Options::default()
     })
 }
 

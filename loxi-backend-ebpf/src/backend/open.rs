@@ -1,7 +1,7 @@
 //! Opening: programs, tables, and what stands in them.
 
 use super::{Devices, Ebpf, Inner, Mode, Options, events};
-use crate::hook::{DeviceError, Hooks, Namespaces};
+use crate::hook::{self, DeviceError, Hooks, Namespaces};
 use crate::install::Installer;
 use crate::load::{self, Installation, LoadError, LoadOptions, Objects, Sizes, flows};
 use crate::plan::PlanIndex;
@@ -32,6 +32,9 @@ pub enum OpenError {
     /// A namespace can't be opened.
     #[error(transparent)]
     Namespace(#[from] NetNsError),
+    /// What is bound to devices can't be found, or let go.
+    #[error("what is bound to devices: {0}")]
+    Bound(#[source] std::io::Error),
     /// The slow path's device can't be used.
     #[error("the slow path's device: {0}")]
     SlowPath(#[from] DeviceError),
@@ -55,6 +58,9 @@ impl Ebpf {
             Devices::In(namespaces) => Some(namespaces),
             Devices::None => None,
         };
+        if options.discard_state {
+            let_go(&load_options, namespaces.as_ref())?;
+        }
         let installation = load::open(&load_options)?;
         let adopted = installation.adopted;
         let memory = installation.kernel.footprint();
@@ -65,22 +71,49 @@ impl Ebpf {
             most_bytes = memory.most,
             "programs are loaded"
         );
-        let mut inner =
-            Inner::new(installation, namespaces, options.mode, options.slow_path, options.slow_path_device)?;
+        let hooks = Hooks::new(options.filters_at_tc);
+        let mut inner = Inner::new(
+            installation,
+            namespaces,
+            hooks,
+            options.mode,
+            options.slow_path,
+            options.slow_path_device,
+        )?;
         if adopted {
             let mut store = inner.installer.store(inner.seed, &mut inner.pace);
             let found = state::recover(&mut store)?;
             tracing::info!(?found, "took over what was learned");
+        }
+        if let (true, Some(namespaces), Some(programs)) =
+            (inner.place.outlives(), &inner.namespaces, &inner.tc)
+        {
+            inner.hooks.find_filters(namespaces, &programs.entry).map_err(OpenError::Bound)?;
         }
         inner.bind_slow_path()?;
         Ok(Self { inner: RefCell::new(inner) })
     }
 }
 
+/// Lets the devices go that are bound otherwise than by what the folder keeps: what is bound by that goes with it.
+fn let_go(options: &LoadOptions, namespaces: Option<&Namespaces>) -> Result<(), OpenError> {
+    let Some(entry) = load::kept_entry(options)? else { return Ok(()) };
+    let here;
+    let namespaces = match namespaces {
+        Some(namespaces) => namespaces,
+        None => {
+            here = Namespaces::current()?;
+            &here
+        }
+    };
+    hook::let_go(namespaces, &entry).map_err(OpenError::Bound)
+}
+
 impl Inner {
     fn new(
         installation: Installation,
         namespaces: Option<Namespaces>,
+        hooks: Hooks,
         mode: Mode,
         slow_path: Option<Box<dyn loxi_core::dataplane::SlowPath>>,
         slow_path_device: Option<String>,
@@ -110,7 +143,7 @@ impl Inner {
             sizes,
             seed: meta.seed,
             place,
-            hooks: Hooks::default(),
+            hooks,
             namespaces,
             slow_path_device,
             tc,

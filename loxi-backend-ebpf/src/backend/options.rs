@@ -64,6 +64,9 @@ pub struct Options {
     /// The TAP in the dataplane's namespace by which packets go to the slow path and come back,
     /// for whoever calls [`Ebpf::finish_punted`](super::Ebpf::finish_punted).
     pub slow_path_device: Option<String>,
+    /// Binds at TC by filters also where the kernel has links, which tests do to have what older kernels have.
+    #[doc(hidden)]
+    pub filters_at_tc: bool,
 }
 
 impl std::fmt::Debug for Options {
@@ -75,6 +78,7 @@ impl std::fmt::Debug for Options {
             .field("pins", &self.pins)
             .field("discard_state", &self.discard_state)
             .field("slow_path_device", &self.slow_path_device)
+            .field("filters_at_tc", &self.filters_at_tc)
             .finish_non_exhaustive()
     }
 }

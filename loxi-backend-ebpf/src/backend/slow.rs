@@ -59,6 +59,9 @@ impl Ebpf {
     pub fn remove(&mut self) -> std::io::Result<()> {
         let inner = self.inner.get_mut();
         inner.hooks = crate::hook::Hooks::default();
+        if let (Some(namespaces), Some(programs)) = (&inner.namespaces, &inner.tc) {
+            crate::hook::let_go(namespaces, &programs.entry)?;
+        }
         inner.place.remove()
     }
 }

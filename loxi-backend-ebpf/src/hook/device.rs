@@ -5,6 +5,7 @@ use loxi_ebpf_layout::l2::{exit, side};
 use loxi_linux::netns::{NetNs, NetNsError};
 use loxi_linux::offload::{self, Offload};
 use loxi_linux::rtnetlink::{Link, Rtnl, RtnlError};
+use std::sync::Arc;
 
 /// Why a device can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +48,8 @@ pub enum DeviceError {
 /// The network namespaces of ports: uplinks are in one, all others in the other.
 #[derive(Debug)]
 pub struct Namespaces {
-    root: NetNs,
-    dataplane: NetNs,
+    root: Arc<NetNs>,
+    dataplane: Arc<NetNs>,
     /// They are the same.
     one: bool,
 }
@@ -60,7 +61,7 @@ impl Namespaces {
     /// If the two can't be told apart.
     pub fn new(root: NetNs, dataplane: NetNs) -> Result<Self, NetNsError> {
         let one = root.id()? == dataplane.id()?;
-        Ok(Self { root, dataplane, one })
+        Ok(Self { root: Arc::new(root), dataplane: Arc::new(dataplane), one })
     }
 
     /// All ports in the calling thread's namespace.
@@ -72,8 +73,13 @@ impl Namespaces {
     }
 
     /// Where devices of a side are, and what that is called.
-    pub(crate) fn of(&self, side: u8) -> (&NetNs, &'static str) {
+    pub(crate) fn of(&self, side: u8) -> (&Arc<NetNs>, &'static str) {
         if side == side::ROOT { (&self.root, "root") } else { (&self.dataplane, "dataplane") }
+    }
+
+    /// Every namespace once.
+    pub(crate) fn each(&self) -> impl Iterator<Item = &Arc<NetNs>> {
+        std::iter::once(&self.dataplane).chain((!self.one).then_some(&self.root))
     }
 
     /// The side of ports of a kind. Where there is one namespace only, nothing crosses.

@@ -1,6 +1,7 @@
 //! Binding stubs to devices, and what is bound already.
 
 use super::device::{DeviceError, Found, Namespaces};
+use super::filter::{self, Filter};
 use crate::load::Loaded;
 use crate::load::place::Place;
 use crate::load::stub::{self, Without};
@@ -44,10 +45,55 @@ pub(crate) struct Bound<'a> {
     pub(crate) without: Without,
 }
 
+/// What is bound.
+#[derive(Debug)]
+enum Held {
+    Link(Link),
+    /// At TC of a kernel that has no links there.
+    Filter(Filter),
+}
+
+impl Held {
+    fn update(&self, stub: &Program) -> io::Result<()> {
+        match self {
+            Self::Link(link) => link.update(stub),
+            Self::Filter(filter) => filter.update(stub),
+        }
+    }
+
+    /// Its device's index; 0: the device is gone.
+    fn device(&self) -> io::Result<u32> {
+        match self {
+            Self::Link(link) => link.device(),
+            Self::Filter(filter) => filter.device(),
+        }
+    }
+
+    fn detach(&mut self) -> io::Result<()> {
+        match self {
+            Self::Link(link) => link.detach(),
+            Self::Filter(filter) => filter.detach(),
+        }
+    }
+}
+
 /// Everything that is bound.
 #[derive(Debug, Default)]
 pub(crate) struct Hooks {
-    links: BTreeMap<(String, At), Link>,
+    held: BTreeMap<(String, At), Held>,
+    /// Filters that a process before this one has bound and that nobody has asked for yet. Links are found by the
+    /// names under which they are kept.
+    found: BTreeMap<String, Filter>,
+    /// Binds at TC as if the kernel had no links there.
+    filters: bool,
+}
+
+/// A stub for a hook.
+struct Stub<'a> {
+    at: At,
+    program: Program,
+    /// The array that it goes through.
+    entry: &'a Map,
 }
 
 /// A name that the file system takes: it reserves the dot.
@@ -67,6 +113,19 @@ fn bind_error<'a>(what: &'static str, device: &'a Found) -> impl FnOnce(io::Erro
 }
 
 impl Hooks {
+    /// Nothing is bound yet. `filters`: binds at TC as if the kernel had no links there.
+    pub(crate) fn new(filters: bool) -> Self {
+        Self { filters, ..Self::default() }
+    }
+
+    /// Finds the filters that a process before this one has bound.
+    pub(crate) fn find_filters(&mut self, namespaces: &Namespaces, entry: &Map) -> io::Result<()> {
+        for netns in namespaces.each() {
+            self.found.extend(Filter::of_instance(netns, entry)?);
+        }
+        Ok(())
+    }
+
     /// Binds a stub for TC to a device, in place of ours that is there.
     pub(crate) fn bind_tc(
         &mut self,
@@ -77,8 +136,9 @@ impl Hooks {
         programs: &Loaded,
     ) -> Result<(), DeviceError> {
         let stub = stub::tc(what.number, what.name, &programs.entry, what.without);
-        let stub = stub.map_err(bind_error("write a program for", device))?;
-        self.bind(place, namespaces, device, what.name, At::Tc, &stub)
+        let program = stub.map_err(bind_error("write a program for", device))?;
+        let stub = Stub { at: At::Tc, program, entry: &programs.entry };
+        self.bind(place, namespaces, device, what.name, &stub)
     }
 
     /// Binds a stub for XDP likewise.
@@ -92,8 +152,9 @@ impl Hooks {
         beside: &Map,
     ) -> Result<(), DeviceError> {
         let stub = stub::xdp(what.number, what.name, beside, &programs.entry);
-        let stub = stub.map_err(bind_error("write a program for", device))?;
-        self.bind(place, namespaces, device, what.name, At::Xdp, &stub)
+        let program = stub.map_err(bind_error("write a program for", device))?;
+        let stub = Stub { at: At::Xdp, program, entry: &programs.entry };
+        self.bind(place, namespaces, device, what.name, &stub)
     }
 
     fn bind(
@@ -102,32 +163,45 @@ impl Hooks {
         namespaces: &Namespaces,
         device: &Found,
         name: &str,
-        at: At,
-        stub: &Program,
+        stub: &Stub<'_>,
     ) -> Result<(), DeviceError> {
-        let key = (name.to_owned(), at);
-        if let Some(link) = self.kept(place, &key).map_err(bind_error("find what is bound to", device))? {
-            if link.device().map_err(bind_error("ask what is bound to", device))? == device.link.index {
-                return link.update(stub).map_err(bind_error("renew the program of", device));
+        let key = (name.to_owned(), stub.at);
+        if let Some(held) = self.kept(place, &key).map_err(bind_error("find what is bound to", device))? {
+            if held.device().map_err(bind_error("ask what is bound to", device))? == device.link.index {
+                return held.update(&stub.program).map_err(bind_error("renew the program of", device));
             }
             self.unbind_one(place, &key).map_err(bind_error("let go of what was", device))?;
         }
-        let link = namespaces.of(device.side).0.run(|| create(device, at, stub))??;
-        if place.outlives() {
-            let path = place.link(&file_name(name, at));
-            pin(link.fd(), &path).map_err(bind_error("keep what is bound to", device))?;
-        }
-        self.links.insert(key, link);
+        let netns = namespaces.of(device.side).0;
+        let filters = self.filters;
+        let held = match netns.run(|| create(device, stub, filters))?? {
+            None => {
+                Held::Filter(Filter::bind(netns, device, name, &stub.program, stub.entry, place.outlives())?)
+            }
+            Some(link) => {
+                if place.outlives() {
+                    let path = place.link(&file_name(name, stub.at));
+                    pin(link.fd(), &path).map_err(bind_error("keep what is bound to", device))?;
+                }
+                Held::Link(link)
+            }
+        };
+        self.held.insert(key, held);
         Ok(())
     }
 
     /// What is bound by a name, also if a process before this one has bound it.
-    fn kept(&mut self, place: &Place, key: &(String, At)) -> io::Result<Option<&Link>> {
+    fn kept(&mut self, place: &Place, key: &(String, At)) -> io::Result<Option<&mut Held>> {
         let path = place.link(&file_name(&key.0, key.1));
-        if place.outlives() && !self.links.contains_key(key) && path.exists() {
-            self.links.insert(key.clone(), Link::new(get_pinned(&path)?));
+        if place.outlives() && !self.held.contains_key(key) && path.exists() {
+            self.held.insert(key.clone(), Held::Link(Link::new(get_pinned(&path)?)));
         }
-        Ok(self.links.get(key))
+        if key.1 == At::Tc
+            && let Some(filter) = self.found.remove(&key.0)
+        {
+            self.held.insert(key.clone(), Held::Filter(filter));
+        }
+        Ok(self.held.get_mut(key))
     }
 
     /// The hooks of a device at which a name is bound already.
@@ -139,9 +213,9 @@ impl Hooks {
     ) -> Result<Vec<At>, DeviceError> {
         let mut found = Vec::new();
         for at in [At::Tc, At::Xdp] {
-            let link = self.kept(place, &(name.to_owned(), at));
-            let link = link.map_err(bind_error("find what is bound to", device))?;
-            if link.is_some_and(|link| link.device().is_ok_and(|index| index == device.link.index)) {
+            let held = self.kept(place, &(name.to_owned(), at));
+            let held = held.map_err(bind_error("find what is bound to", device))?;
+            if held.is_some_and(|held| held.device().is_ok_and(|index| index == device.link.index)) {
                 found.push(at);
             }
         }
@@ -162,8 +236,8 @@ impl Hooks {
     }
 
     fn unbind_one(&mut self, place: &Place, key: &(String, At)) -> io::Result<()> {
-        if let Some(link) = self.kept(place, key)? {
-            link.detach()?;
+        if let Some(held) = self.kept(place, key)? {
+            held.detach()?;
         }
         if place.outlives() {
             match std::fs::remove_file(place.link(&file_name(&key.0, key.1))) {
@@ -171,33 +245,49 @@ impl Hooks {
                 _ => {}
             }
         }
-        self.links.remove(key);
+        self.held.remove(key);
         Ok(())
     }
 
     /// Whether a device is bound that is still there, and is this one.
     pub(crate) fn holds(&self, name: &str, device: u32) -> bool {
-        let is = |link: &Link| link.device().is_ok_and(|index| index == device && index != 0);
-        [At::Tc, At::Xdp].iter().any(|at| self.links.get(&(name.to_owned(), *at)).is_some_and(is))
+        let is = |held: &Held| held.device().is_ok_and(|index| index == device && index != 0);
+        [At::Tc, At::Xdp].iter().any(|at| self.held.get(&(name.to_owned(), *at)).is_some_and(is))
     }
 }
 
-/// Binds in the calling thread's namespace.
-fn create(device: &Found, at: At, stub: &Program) -> Result<Link, DeviceError> {
-    if at == At::Tc {
-        let others = at_tcx(device.link.index).map_err(bind_error("ask what is bound to", device))?;
-        if let Some(other) = others.into_iter().find(|other| other.name.starts_with(stub::PREFIX)) {
+/// Takes away the filters of an instance that is given up.
+pub(crate) fn let_go(namespaces: &Namespaces, entry: &Map) -> io::Result<()> {
+    for netns in namespaces.each() {
+        for (_, mut filter) in Filter::of_instance(netns, entry)? {
+            filter.detach()?;
+        }
+    }
+    Ok(())
+}
+
+/// Binds by a link in the calling thread's namespace. None: it takes a filter, since the kernel has no links
+/// there, or is to be used as if it had none.
+fn create(device: &Found, stub: &Stub<'_>, filters: bool) -> Result<Option<Link>, DeviceError> {
+    if stub.at == At::Tc {
+        let there = at_tcx(device.link.index).map_err(bind_error("ask what is bound to", device))?;
+        let mut others = there.iter().flatten();
+        if let Some(other) = others.find(|other| other.name.starts_with(stub::PREFIX)) {
             let program = format!("{} ({})", other.name, other.id);
             return Err(DeviceError::Conflict { device: device.link.name.clone(), program });
         }
+        if there.is_none() || filters {
+            return Ok(None);
+        }
+        filter::make_way_for_link(device, stub.entry.id)?;
     }
-    match Link::create(stub, at.target(device.link.index)) {
+    match Link::create(&stub.program, stub.at.target(device.link.index)) {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
             let there = device.link.xdp.and_then(|id| program_named(id).ok());
             let program = there.map_or_else(|| "of XDP".to_owned(), |it| format!("{} ({})", it.name, it.id));
             Err(DeviceError::Conflict { device: device.link.name.clone(), program })
         }
-        other => other.map_err(bind_error("bind a program to", device)),
+        other => other.map(Some).map_err(bind_error("bind a program to", device)),
     }
 }
 

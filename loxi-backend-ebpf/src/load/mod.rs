@@ -206,6 +206,17 @@ pub(crate) fn open(options: &LoadOptions) -> Result<Installation, LoadError> {
     finish(place, Meta { digest, ..meta }, adopted, tc, xdp)
 }
 
+/// The array through which every stub for TC goes that is kept; none: nothing is kept.
+pub(crate) fn kept_entry(options: &LoadOptions) -> Result<Option<Map>, LoadError> {
+    let Some(folder) = &options.pins else { return Ok(None) };
+    let path = folder.join(Kind::Tc.kept("entry"));
+    if !path.exists() {
+        return Ok(None);
+    }
+    let fd = get_pinned(&path).map_err(step("find the entry"))?;
+    Map::new(fd).map(Some).map_err(step("ask about the entry"))
+}
+
 /// Opens every table, writes the [`Meta`] last, and lets frames through the new programs.
 fn finish(
     place: Place,

@@ -15,7 +15,8 @@ pub use memory::{Memory, Word};
 pub use raw::cpus;
 pub(crate) use raw::grace as wait_for_readers;
 pub(crate) use raw::{
-    Link, LinkTarget, Map, MapKind, Program, ProgramKind, at_tcx, get_pinned, pin, program_named, program_of,
+    Attached, Link, LinkTarget, Map, MapKind, Program, ProgramKind, at_tcx, get_pinned, pin, program_named,
+    program_of,
 };
 pub use real::{Footprint, RealKernel};
 pub use simulated::SimulatedKernel;

@@ -1,10 +1,11 @@
-//! Links, addresses, routes and neighbours by rtnetlink, synchronously and typed.
+//! Links, addresses, routes, neighbours and filters by rtnetlink, synchronously and typed.
 //!
 //! An [`Rtnl`] speaks of the namespace in which it was opened, whatever its
 //! user's thread enters later. Every change is acknowledged by the kernel before a call returns.
 //! Errors name the operation and the object; nothing panics.
 
 mod address;
+mod filter;
 mod link;
 mod neigh;
 mod route;
@@ -14,6 +15,7 @@ mod wire;
 use std::io;
 
 pub use address::{AddrFlags, Address};
+pub use filter::{BpfFilter, Filter, FilterAt};
 pub use link::{Link, LinkChange, LinkStats, OperState, VethEnd};
 pub use neigh::Neighbor;
 pub use route::Route;

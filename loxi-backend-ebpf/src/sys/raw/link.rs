@@ -136,9 +136,9 @@ impl Link {
     }
 }
 
-/// The programs at TCX ingress of a device of the calling thread's namespace; none where
-/// the kernel has no TCX.
-pub(crate) fn at_tcx(device: u32) -> io::Result<Vec<Attached>> {
+/// The programs at TCX ingress of a device of the calling thread's namespace; `None` where the kernel has
+/// no TCX. Asking binds nothing, so no other program at the device can be taken for that.
+pub(crate) fn at_tcx(device: u32) -> io::Result<Option<Vec<Attached>>> {
     let mut ids = [0u32; 64];
     let mut attr = Query {
         target: device,
@@ -149,10 +149,11 @@ pub(crate) fn at_tcx(device: u32) -> io::Result<Vec<Attached>> {
     };
     // SAFETY: the kernel writes at most `count` numbers.
     match unsafe { bpf(PROG_QUERY, &mut attr) } {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
-            return Ok(Vec::new());
-        }
+        // It doesn't know the hook's number.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
+        // The first kernels that have it say so of a device where there is none.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(Some(Vec::new())),
         other => other?,
     };
-    ids.iter().take(attr.count as usize).map(|id| program_named(*id)).collect()
+    ids.iter().take(attr.count as usize).map(|id| program_named(*id)).collect::<io::Result<_>>().map(Some)
 }

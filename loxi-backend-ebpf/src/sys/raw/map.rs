@@ -7,6 +7,7 @@ const MAP_LOOKUP: libc::c_int = 1;
 const MAP_UPDATE: libc::c_int = 2;
 const MAP_DELETE: libc::c_int = 3;
 const MAP_NEXT_KEY: libc::c_int = 4;
+const MAP_BY_ID: libc::c_int = 14;
 const MAP_LOOKUP_BATCH: libc::c_int = 24;
 
 /// Beginning of `struct bpf_map_info`.
@@ -56,6 +57,14 @@ struct Element {
 
 #[repr(C)]
 #[derive(Default)]
+struct ById {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct Batch {
     input: u64,
     output: u64,
@@ -100,6 +109,13 @@ impl Map {
             kind: info.kind,
             fd,
         })
+    }
+
+    /// The map of a number.
+    pub(crate) fn of(id: u32) -> io::Result<Self> {
+        let mut attr = ById { id, ..ById::default() };
+        // SAFETY: no pointer is passed.
+        Self::new(owned(unsafe { bpf(MAP_BY_ID, &mut attr) }?)?)
     }
 
     /// Makes a map that no program uses.

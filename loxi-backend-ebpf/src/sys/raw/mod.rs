@@ -12,7 +12,7 @@ pub(crate) use link::at_tcx;
 pub use link::{Link, LinkTarget};
 pub(crate) use map::{Map, MapKind};
 pub use program::Program;
-pub(crate) use program::{ProgramKind, program_named, program_of};
+pub(crate) use program::{Attached, ProgramKind, program_named, program_of};
 
 use loxi_ebpf_layout::Plain;
 use std::ffi::CString;
@@ -124,14 +124,23 @@ where
     T: Plain,
 {
     let mut value: T = zero();
+    // SAFETY: all zeroes are no pointers.
+    unsafe { info_into(fd, &mut value) }?;
+    Ok(value)
+}
+
+/// Fills a structure likewise; what it has of pointers and lengths says where lists are to go.
+///
+/// # Safety
+/// Every pointer in `value` is to memory of the length beside it.
+unsafe fn info_into<T: Plain>(fd: BorrowedFd<'_>, value: &mut T) -> io::Result<()> {
     let mut attr = Info {
         fd: fd.as_raw_fd() as u32,
         len: size_of::<T>() as u32,
-        info: std::ptr::from_mut(&mut value) as u64,
+        info: std::ptr::from_mut(value) as u64,
     };
-    // SAFETY: the kernel writes at most `len` bytes to `value`, which outlives the call.
-    unsafe { bpf(OBJ_INFO, &mut attr) }?;
-    Ok(value)
+    // SAFETY: the kernel writes at most `len` bytes to `value`, which outlives the call; the rest is the caller's.
+    unsafe { bpf(OBJ_INFO, &mut attr) }.map(drop)
 }
 
 /// Waits until every section that was reading when this began has ended: `MEMBARRIER_CMD_GLOBAL`,

@@ -195,6 +195,8 @@ struct ById {
 pub(crate) struct Attached {
     pub(crate) id: u32,
     pub(crate) name: String,
+    /// The numbers of maps that it uses, of the first few.
+    pub(crate) maps: Vec<u32>,
 }
 
 /// The program of a number.
@@ -204,9 +206,17 @@ pub(crate) fn program_of(id: u32) -> io::Result<Program> {
     Ok(Program::new(owned(unsafe { bpf(PROG_BY_ID, &mut attr) }?)?))
 }
 
-/// Number and name of the program of a number.
+/// What the kernel says of the program of a number.
 pub(crate) fn program_named(id: u32) -> io::Result<Attached> {
-    let info: ProgramInfo = info(program_of(id)?.fd())?;
+    let program = program_of(id)?;
+    let mut maps = [0u32; 8];
+    let mut info: ProgramInfo = zero();
+    info.maps = maps.len() as u32;
+    info.map_ids = maps.as_mut_ptr() as u64;
+    // SAFETY: the kernel writes at most `info.maps` numbers to `maps`, and to nothing else: all other
+    // lengths are zero.
+    unsafe { info_into(program.fd(), &mut info) }?;
     let end = info.name.iter().position(|byte| *byte == 0).unwrap_or(info.name.len());
-    Ok(Attached { id, name: String::from_utf8_lossy(&info.name[..end]).into_owned() })
+    let name = String::from_utf8_lossy(&info.name[..end]).into_owned();
+    Ok(Attached { id, name, maps: maps.into_iter().take(info.maps as usize).collect() })
 }

@@ -13,7 +13,7 @@ mod run;
 pub mod state;
 pub mod sys;
 
-pub use backend::{Delta, Devices, Ebpf, Mode, OpenError, Options, Undo};
+pub use backend::{Delta, Devices, Ebpf, Mode, OpenError, Options, SlowPathCounters, Undo};
 pub use capabilities::{NAME, capabilities};
 pub use explain::Explained;
 pub use hook::Namespaces;

@@ -7,12 +7,14 @@ use clap::Parser;
 use loxi_core::dataplane::Local;
 use loxi_core::net::PortName;
 use loxi_core::packet::Timestamp;
+use loxi_core::reason::PuntReason;
 use loxi_linux::netns::NetNs;
 use loxi_linux::packet::{FrameIo, PacketSocket};
 use loxi_linux::rtnetlink::{LinkChange, Rtnl, VethEnd};
 use loxilightd::attach::Attacher;
 use loxilightd::backend;
 use loxilightd::keep::Keeper;
+use loxilightd::node::Node;
 use loxilightd::options::Options;
 use loxilightd::pipeline_file;
 use std::os::fd::{AsFd, AsRawFd};
@@ -56,12 +58,27 @@ fn received(socket: &mut PacketSocket, wanted: usize) -> Vec<Vec<u8>> {
 }
 
 fn received_within(time: Duration, socket: &mut PacketSocket, wanted: usize) -> Vec<Vec<u8>> {
+    received_of([8, 6], time, socket, wanted)
+}
+
+/// An IPv4 packet with a router alert (RFC 2113), which programs leave to the slow path.
+fn with_an_option() -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+    frame.extend([0x46, 0, 0, 32, 0, 1, 0, 0, 64, 17, 0, 0, 10, 244, 1, 10, 10, 244, 1, 11, 0x94, 4, 0, 0]);
+    let sum: u32 = frame[14..].chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
+    let check = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    frame[24..26].copy_from_slice(&check.to_be_bytes());
+    frame.extend([0, 1, 0, 2, 0, 8, 0, 0]);
+    frame
+}
+
+fn received_of(kind: [u8; 2], time: Duration, socket: &mut PacketSocket, wanted: usize) -> Vec<Vec<u8>> {
     let until = Instant::now() + time;
     let (mut frames, mut frame) = (Vec::new(), Vec::new());
     while frames.len() < wanted && Instant::now() < until {
         if socket.recv(&mut frame).unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
-        } else if frame[12..14] == [8, 6] {
+        } else if frame[12..14] == kind {
             frames.push(frame.clone());
         }
     }
@@ -126,6 +143,18 @@ fn frames_pass_and_devices_come_and_go(backend: &str) {
         sender.send(frame).unwrap();
     }
     assert_eq!(received(&mut taker, sent.len()), sent, "all, whole, and in order");
+
+    if backend == "ebpf" {
+        sender.send(&with_an_option()).unwrap();
+        assert_eq!(received_of([8, 0], Duration::from_secs(10), &mut taker, 1), [with_an_option()]);
+        let counted = engine.with_backend(|node| match node {
+            Node::Ebpf(backend) => backend.slow_path_counters().unwrap(),
+            Node::Reference(_) => unreachable!(),
+        });
+        let hs1 = &counted[&"hs1".parse::<PortName>().unwrap()];
+        assert_eq!(hs1.finished.get(&PuntReason::IpOptions), Some(&1), "{counted:?}");
+        assert!(hs1.handed_on >= hs1.finished.values().sum(), "{counted:?}");
+    }
 
     // Taken away and made anew: attached again, and frames pass.
     dataplane.run(|| Rtnl::open().unwrap().link_del("hs2").unwrap()).unwrap();

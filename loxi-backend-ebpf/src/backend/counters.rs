@@ -1,6 +1,7 @@
 //! Counters: what each processor has counted, and what the slow path adds.
 
 use super::Inner;
+use super::slow::SlowPathCounters;
 use crate::sys::{COUNTERS, FATES, Kernel, KernelError, Table, bytes, cpus, value};
 use loxi_core::net::PortName;
 use loxi_core::packet::{Counters, Fate, FlowTotals, PortCounters};
@@ -85,6 +86,21 @@ impl Inner {
         }
         let zones = names.zones.all().map(|(name, number)| (name.clone(), self.totals(number))).collect();
         Ok(Counters { ports: self.configured(ports), zones })
+    }
+
+    /// What the programs have handed on, and what became of it.
+    pub(super) fn slow_path_counters(&self) -> Result<BTreeMap<PortName, SlowPathCounters>, KernelError> {
+        let kernel = &*self.installer.w.kernel;
+        let mut ports = BTreeMap::new();
+        for (name, number) in self.installer.w.names.ports.all() {
+            if self.pipeline.get::<loxi_core::ir::Port>(name).is_some() {
+                let each = each::<PortCount>(kernel, COUNTERS.table, number)?;
+                let handed_on = each.iter().map(|one| one.handed_on).sum();
+                let finished = self.finished.get(name).cloned().unwrap_or_default();
+                ports.insert(name.clone(), SlowPathCounters { handed_on, finished });
+            }
+        }
+        Ok(ports)
     }
 
     /// Ports that have a number because something refers to them are not all configured.

@@ -18,6 +18,7 @@ mod slow;
 
 pub use open::OpenError;
 pub use options::{Devices, Mode, Options};
+pub use slow::SlowPathCounters;
 
 use crate::capabilities::capabilities;
 use crate::hook::{Hooks, Namespaces};
@@ -36,6 +37,7 @@ use loxi_core::dataplane::{
 use loxi_core::ir::{EntityKey, Pipeline};
 use loxi_core::net::{PortName, ZoneName};
 use loxi_core::packet::{ChoiceSource, Counters, PortCounters, State, Timestamp, Trace};
+use loxi_core::reason::PuntReason;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -67,6 +69,8 @@ struct Inner {
     asker: Asker,
     slow_path: Option<Box<dyn SlowPath>>,
     slow_counters: BTreeMap<PortName, PortCounters>,
+    /// Frames that the slow path has finished.
+    finished: BTreeMap<PortName, BTreeMap<PuntReason, u64>>,
     events: events::Events,
     pace: Pace,
     sweeper: Sweeper,
@@ -145,6 +149,7 @@ impl Inner {
                 self.installer.attached.remove(name);
                 self.attached_names.remove(name);
                 self.slow_counters.remove(name);
+                self.finished.remove(name);
                 if let Some(path) = &mut self.slow_path {
                     path.forget_port(name);
                 }

@@ -153,6 +153,7 @@ impl Inner {
             asker,
             slow_path,
             slow_counters: BTreeMap::new(),
+            finished: BTreeMap::new(),
             events: events::Events::open(drops),
             pace: Pace::default(),
             sweeper: Sweeper::new(),

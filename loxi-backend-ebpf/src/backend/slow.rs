@@ -5,12 +5,14 @@
 //! several times a second. While he does, the programs know that somebody attends.
 
 use super::{Ebpf, Inner, inject::ended_by_drop, ports::set};
+use crate::sys::KernelError;
 use loxi_core::dataplane::EventKind;
 use loxi_core::net::{PortName, ZoneName};
 use loxi_core::packet::{ChoiceSource, FlowTotals, Timestamp};
 use loxi_core::reason::PuntReason;
 use loxi_ebpf_layout::count::{PUNT_REASONS, of_punt_tag, punt_tag};
 use loxi_ebpf_layout::scratch::Globals;
+use std::collections::BTreeMap;
 use std::mem::offset_of;
 
 /// Milliseconds after a tick for which somebody is taken to attend.
@@ -22,6 +24,15 @@ const BUCKETS: u32 = 4096;
 /// ns between two sweeps.
 const SWEEP: u64 = 200_000_000;
 
+/// Frames of a port that the fast path has left to the slow path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SlowPathCounters {
+    /// Frames that the programs have handed on, also while nobody attended.
+    pub handed_on: u64,
+    /// Of these, what the slow path has finished since this process began, by why they were handed on.
+    pub finished: BTreeMap<PuntReason, u64>,
+}
+
 impl Ebpf {
     /// Finishes a frame that the slow path's device gave: what is to be written to that device. A frame
     /// that no program of ours sent there comes to nothing.
@@ -32,6 +43,14 @@ impl Ebpf {
         choices: &mut dyn ChoiceSource,
     ) -> Vec<Vec<u8>> {
         self.inner.get_mut().finish_punted(frame, now, choices).unwrap_or_default()
+    }
+
+    /// What the fast path has left to the slow path since the tables were made, by ingress port.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn slow_path_counters(&self) -> Result<BTreeMap<PortName, SlowPathCounters>, KernelError> {
+        self.inner.borrow().slow_path_counters()
     }
 
     /// Lets time pass: what has expired goes, and what goes with entities that went. Cheap to call often.
@@ -78,6 +97,7 @@ impl Inner {
         let punted = self.punted(&port, PuntReason::from_number(reason.into()), bytes);
         let finished = self.by_slow_path(&punted, now, choices, false)?;
         self.add_counters(&finished.counters);
+        *self.finished.entry(port.clone()).or_default().entry(punted.reason).or_default() += 1;
         let verdict = finished.injected.verdict;
         if let Some(reason) = ended_by_drop(verdict.fate) {
             let text = format!("{} bytes, after {}", punted.bytes.len(), punted.reason);

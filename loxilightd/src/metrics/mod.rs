@@ -8,6 +8,7 @@ pub use http::{MetricsServer, ServeMetricsError};
 
 use crate::Engine;
 use crate::keep::Keeper;
+use crate::node::Node;
 use crate::traffic::Traffic;
 use loxi_core::dataplane::Backend;
 use loxi_core::ir::EntityKind;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
@@ -95,6 +97,26 @@ impl Metrics {
         counter(encoder, "loxi_zone_created_flows", "Flows made since the start", zones(|t| t.created))
     }
 
+    /// What the fast path has left to the slow path. The reference has no fast path.
+    fn slow_path(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counted = self.engine.with_backend(|node| match node {
+            Node::Ebpf(backend) => backend.slow_path_counters().unwrap_or_else(|error| {
+                tracing::warn!(%error, "reading the slow path's counters");
+                BTreeMap::new()
+            }),
+            Node::Reference(_) => BTreeMap::new(),
+        });
+        let handed = counted.iter().map(|(port, c)| ([("port", port.to_string())], c.handed_on));
+        let help = "Received frames that the fast path handed to the slow path";
+        counter(encoder, "loxi_port_slow_path_packets", help, handed)?;
+        let finished = counted.iter().flat_map(|(port, c)| {
+            let rows = named(&c.finished).into_iter();
+            rows.map(move |(reason, value)| ([("port", port.to_string()), ("reason", reason)], value))
+        });
+        let help = "Of these, frames that the slow path has finished, by why they were handed on";
+        counter(encoder, "loxi_port_slow_path_finished_packets", help, finished)
+    }
+
     fn daemon(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let build = [
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -126,6 +148,7 @@ impl Metrics {
         });
         let help = "Frames lost before the pipeline saw them, since the port was attached";
         counter(encoder, "loxi_device_lost_frames", help, lost)?;
+        self.slow_path(encoder)?;
         let (saves, failures) = self.keeper.counts();
         let results = [([("result", "ok")], saves), ([("result", "failed")], failures)];
         counter(encoder, "loxi_state_saves", "Writings of the state file", results)

@@ -15,6 +15,8 @@ mod options;
 mod ports;
 mod send;
 mod slow;
+#[cfg(test)]
+mod traffic;
 
 pub use open::OpenError;
 pub use options::{Devices, Mode, Options};

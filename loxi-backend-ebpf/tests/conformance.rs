@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use loxi_backend_ebpf::{Devices, Ebpf, Mode, Options, Sizes, capabilities};
-use loxi_conformance::{run_generated, run_rows};
+use loxi_conformance::{check_committed, run_generated, run_rows};
 use loxi_core::dataplane::Local;
 use loxi_core::packet::Timestamp;
 use loxi_reference::ReferencePath;
@@ -58,4 +58,10 @@ async fn generated_cases_at_tc() {
 #[tokio::test]
 async fn generated_cases_at_xdp() {
     generated(Mode::Xdp).await;
+}
+
+#[test]
+fn capabilities_are_as_committed() {
+    let committed = include_str!("../../loxi-conformance/capabilities/ebpf.yaml");
+    check_committed(&capabilities(), committed).unwrap();
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use loxi_backend_ebpf::plan::{PlanIndex, compile};
+use loxi_backend_ebpf::plan::{Counted, PlanIndex, Room, compile, compile_for};
 use loxi_core::capability::Capabilities;
 use loxi_core::change::diff;
 use loxi_core::dataplane::CompileError;
@@ -180,7 +180,8 @@ fn endpoints_of_all_lists() {
     let mut ninth = service(&pipeline, 9);
     ninth.backends = names.first().cloned().into_iter().collect();
     put(&mut pipeline, ninth.clone());
-    let expected = "service v 10.96.0.1:9 tcp: backends: 524289 exceed the backend's limit of 524288";
+    let expected =
+        "service v 10.96.0.1:9 tcp: backends, with all in LISTS: 524289 exceed the backend's limit of 524288";
     assert_eq!(refusal_of(&full, &pipeline).as_deref(), Some(expected));
     // One that gets nothing takes its place as well.
     let mut idle = pipeline.clone();
@@ -210,7 +211,7 @@ fn places_of_all_tables_of_hashes() {
     assert_eq!(refusal(&pipeline), None);
     let old = pipeline.clone();
     put(&mut pipeline, LbService { backends: names.into_iter().collect(), ..idle });
-    let expected = "service v 10.96.0.1:17 tcp: algorithm: 2113517 exceed the backend's limit of 2097152";
+    let expected = "service v 10.96.0.1:17 tcp: algorithm, with all in HASHES: 2113517 exceed the backend's limit of 2097152";
     assert_eq!(refusal_of(&old, &pipeline).as_deref(), Some(expected));
 }
 
@@ -227,4 +228,143 @@ fn entities_of_a_kind() {
     let error = index.compile_change(&new, &diff(&old, &new), &capabilities).unwrap_err();
     assert_eq!(error.to_string(), "3 entities of kind backend exceed the backend's limit of 2");
     assert_eq!(compile(&new, &capabilities), Err(error));
+}
+
+/// A pipeline that grows until half of a table is full, and by one entry more: what the refusal says. `small` is
+/// the room that the table has.
+fn fills(table: Counted, small: u64, old: &Pipeline, full_pipeline: &Pipeline, over: &Pipeline) -> String {
+    let room = Room::default().with(table, small);
+    let plan = compile_for(old, &full(), &room).unwrap();
+    let index = PlanIndex::for_room(plan, room.clone());
+    assert!(compile_for(full_pipeline, &full(), &room).is_ok(), "{table:?} is full already");
+    assert!(index.compile_change(full_pipeline, &diff(old, full_pipeline), &full()).is_ok());
+    let whole = compile_for(over, &full(), &room).unwrap_err();
+    let part = index.compile_change(over, &diff(old, over), &full()).unwrap_err();
+    assert_eq!(whole, part);
+    // As the tables are made there is room.
+    assert!(compile(over, &full()).is_ok());
+    whole.to_string()
+}
+
+/// The base with entities of a text.
+fn with(yaml: &str) -> Pipeline {
+    let mut pipeline = base();
+    for entity in loxi_core::text::from_yaml(&format!("version: 1\n{yaml}")).unwrap() {
+        put(&mut pipeline, entity);
+    }
+    loxi_core::validate::validate(&pipeline).unwrap();
+    pipeline
+}
+
+/// With two and with three of what a template makes of a number.
+fn grows(table: Counted, template: impl Fn(u32) -> String) -> String {
+    fills(table, 4, &base(), &with(&template(2)), &with(&template(3)))
+}
+
+fn listed(count: u32, each: impl Fn(u32) -> String) -> String {
+    (0..count).map(each).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn members_of_all_sets() {
+    let prefixes = |count| listed(count, |n| format!("10.{n}.0.0/16"));
+    let of_service = grows(Counted::Sets, |count| {
+        let ranges = prefixes(count);
+        format!("services: [{{vrf: v, vip: 10.96.0.1, protocol: tcp, ports: 80, source_ranges: [{ranges}]}}]")
+    });
+    let expected =
+        "service v 10.96.0.1:80 tcp: source_ranges, with all in SETS: 3 exceed the backend's limit of 2";
+    assert_eq!(of_service, expected);
+    let of_vrf =
+        grows(Counted::Sets, |n| format!("vrfs: [{{name: v, zone: z, node_local: [{}]}}]", prefixes(n)));
+    assert_eq!(of_vrf, "vrf v: node_local, with all in SETS: 3 exceed the backend's limit of 2");
+    let of_rule = grows(Counted::Sets, |count| {
+        let src = prefixes(count);
+        format!("nat_rules: [{{vrf: v, priority: 1, matches: {{src: [{src}]}}, action: no_nat}}]")
+    });
+    assert_eq!(of_rule, "nat_rule v 1: matches.src, with all in SETS: 3 exceed the backend's limit of 2");
+}
+
+#[test]
+fn addresses_of_all_pools() {
+    let said = grows(Counted::NatPool, |count| {
+        let pool = listed(count, |n| format!("10.9.0.{n}"));
+        format!("nat_rules: [{{vrf: v, priority: 1, action: {{snat: {{pool: [{pool}]}}}}}}]")
+    });
+    assert_eq!(
+        said,
+        "nat_rule v 1: action.snat.pool, with all in NAT_POOL: 3 exceed the backend's limit of 2"
+    );
+}
+
+#[test]
+fn vlans_of_all_trunks() {
+    let said = grows(Counted::PortVlans, |count| {
+        let allowed = listed(count, |n| (n + 1).to_string());
+        format!(
+            "bridges: [{{name: b}}]\nports: [{{name: t, kind: pod, mac: '02:00:00:00:00:02', attachment: {{bridge: \
+             {{bridge: b, vlan: {{trunk: {{allowed: [{allowed}]}}}}}}}}}}]"
+        )
+    });
+    let expected =
+        "port t: attachment.bridge.vlan, with all in PORT_VLANS: 3 exceed the backend's limit of 2";
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn addresses_of_all_interfaces() {
+    let said = grows(Counted::LocalAddrs, |count| {
+        let addresses = listed(count, |n| format!("10.7.0.{n}"));
+        format!(
+            "interfaces: [{{name: i, on: {{port: pod}}, vrf: v, mac: '02:00:00:00:00:01', addresses: [{addresses}]}}]"
+        )
+    });
+    assert_eq!(said, "interface i: addresses, with all in LOCAL_ADDRS: 3 exceed the backend's limit of 2");
+}
+
+fn policy(rules: u32) -> String {
+    let rule = |n: u32| {
+        format!(
+            "{{direction: ingress, tier: admin, priority: {n}, subject: all_pods, action: allow, protocol: tcp, \
+             ports: {{ranges: ['{port}']}}, peer: {{prefixes: {{prefixes: [10.{n}.0.0/16]}}}}}}",
+            port = 100 + n
+        )
+    };
+    format!("policy_rules: [{}]", listed(rules, rule))
+}
+
+#[test]
+fn rows_of_policies() {
+    let room_for = |of: u32| 2 * u64::from(of);
+    let said = |table, small| fills(table, small, &base(), &with(&policy(2)), &with(&policy(3)));
+    // One class for each rule.
+    let peers = said(Counted::Peers, room_for(2));
+    let expected = "policy_rule ingress admin 2: peer, with all in PEERS: 3 exceed the backend's limit of 2";
+    assert_eq!(peers, expected.replace(" admin 2:", " admin 0:"));
+    let peer_rules = said(Counted::PeerRules, room_for(2));
+    assert_eq!(peer_rules, "port pod: policies, with all in PEER_RULES: 3 exceed the backend's limit of 2");
+    let port_rules = said(Counted::PortRules, room_for(2));
+    assert_eq!(port_rules, "port pod: policies, with all in PORT_RULES: 3 exceed the backend's limit of 2");
+}
+
+#[test]
+fn rows_on_the_way_from_policies_to_others() {
+    let mut old = with(&policy(2));
+    let rule = old.policy_rules().next().unwrap().clone();
+    // A rule for all peers is a row for every class.
+    put(&mut old, PolicyRule { priority: 9, peer: PolicyPeer::Any, ..rule.clone() });
+    let peer = PolicyPeer::Prefixes { prefixes: ["10.9.0.0/16".parse().unwrap()].into(), except: [].into() };
+    let mut new = old.clone();
+    put(&mut new, PolicyRule { peer, ..rule });
+    let compiled = |room: &Room| {
+        let index = PlanIndex::for_room(compile_for(&old, &full(), room).unwrap(), room.clone());
+        index.compile_change(&new, &diff(&old, &new), &full())
+    };
+    // Old and new groups with the classes of both are there at once.
+    let most =
+        (6..40).find(|room| compiled(&Room::default().with(Counted::PeerRules, *room)).is_ok()).unwrap();
+    assert_eq!(most, 8, "at rest 3 are taken");
+    let error = compiled(&Room::default().with(Counted::PeerRules, most - 1)).unwrap_err().to_string();
+    assert!(error.starts_with("port pod: policies, with all in PEER_RULES: "), "{error}");
+    assert!(error.ends_with(&format!(" exceed the backend's limit of {}", most - 1)), "{error}");
 }

@@ -22,6 +22,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 const WATCHED: [Table; 5] =
@@ -34,9 +35,28 @@ type Judged = Vec<bool>;
 struct Watched {
     inner: SimulatedKernel,
     seen: Arc<Mutex<Vec<(String, Judged)>>>,
+    /// Calls until whoever makes them is killed: after that nothing that he does has an effect.
+    left: Arc<AtomicU64>,
 }
 
 impl Watched {
+    fn new(inner: &SimulatedKernel) -> (Self, Arc<Mutex<Vec<(String, Judged)>>>) {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let left = Arc::new(AtomicU64::new(u64::MAX));
+        (Self { inner: inner.clone(), seen: Arc::clone(&seen), left }, seen)
+    }
+
+    fn lives(&self, call: &'static str, table: Table) -> Result<(), KernelError> {
+        let one_less = |left: u64| left.checked_sub(1);
+        let lived = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok();
+        let killed = || std::io::Error::other("it was killed");
+        if lived {
+            Ok(())
+        } else {
+            Err(KernelError { call, object: table.name().to_owned(), source: killed() })
+        }
+    }
+
     fn look(&self, call: &str, table: Table) {
         if WATCHED.contains(&table) {
             let judged = judge_all(&self.inner);
@@ -47,12 +67,14 @@ impl Watched {
 
 impl Kernel for Watched {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8], how: Put) -> Result<(), KernelError> {
+        self.lives("put into", table)?;
         self.inner.put(table, key, value, how)?;
         self.look("put into", table);
         Ok(())
     }
 
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<bool, KernelError> {
+        self.lives("remove from", table)?;
         let was = self.inner.remove(table, key)?;
         self.look("remove from", table);
         Ok(was)
@@ -79,6 +101,7 @@ impl Kernel for Watched {
     }
 
     fn publish(&mut self, table: Table, offset: usize, word: u64) -> Result<(), KernelError> {
+        self.lives("publish in", table)?;
         self.inner.publish(table, offset, word)?;
         self.look("publish in", table);
         Ok(())
@@ -214,8 +237,7 @@ fn no_connection_is_judged_by_a_mixture() {
         let old = generate::pipeline(&first);
         let new = with_policies_of(&old, &generate::pipeline(&second));
         let inner = SimulatedKernel::new([256, 256]).unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let watched = Watched { inner: inner.clone(), seen: Arc::clone(&seen) };
+        let (watched, seen) = Watched::new(&inner);
         let (mut installer, plan) = Installer::new(Box::new(watched)).unwrap();
         let full = Capabilities::full("test", 1 << 20);
         let mut index = PlanIndex::from_plan(plan);
@@ -247,4 +269,83 @@ fn no_connection_is_judged_by_a_mixture() {
     done.unwrap();
     println!("{} calls were looked after, {} judgements changed", calls.get(), differed.get());
     assert!(calls.get() > 1000 && differed.get() > 1000);
+}
+
+/// How far the calls at which somebody is killed lie apart: one, where more than the usual is asked for.
+fn every() -> usize {
+    if std::env::var_os("LOXI_CASES").is_some() { 1 } else { 20 }
+}
+
+/// The changes of a case: the pipeline before, the one after, and one more.
+fn case(seeds: &[Vec<u64>; 3]) -> [Pipeline; 3] {
+    let old = generate::pipeline(&seeds[0]);
+    let [new, third] = [&seeds[1], &seeds[2]].map(|other| with_policies_of(&old, &generate::pipeline(other)));
+    [old, new, third]
+}
+
+/// Installs a pipeline where nothing is.
+fn installed(kernel: &SimulatedKernel, pipeline: &Pipeline) {
+    let (mut installer, plan) = Installer::new(Box::new(kernel.clone())).unwrap();
+    let full = Capabilities::full("test", 1 << 20);
+    installer.install(PlanIndex::from_plan(plan).mend(pipeline, &full).unwrap()).unwrap();
+}
+
+#[test]
+fn a_change_after_one_that_was_killed_is_no_mixture_either() {
+    let (killed, calls, differed) = (Cell::new(0u64), Cell::new(0u64), Cell::new(0u64));
+    let cases = (cases() / 6).max(1);
+    let mut runner = TestRunner::new_with_rng(
+        Config { cases, max_shrink_iters: 20, ..Config::default() },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    let seeds = [(); 3].map(|()| vec(any::<u64>(), 1..12));
+    let done = runner.run(&seeds, |seeds| {
+        let [old, new, third] = case(&seeds);
+        let first = seeds[0][0] % every() as u64;
+        let full = Capabilities::full("test", 1 << 20);
+        for call in (first..).step_by(every()) {
+            let inner = SimulatedKernel::new([256, 256]).unwrap();
+            installed(&inner, &old);
+            let (watched, _) = Watched::new(&inner);
+            let left = Arc::clone(&watched.left);
+            let (mut installer, plan) = Installer::new(Box::new(watched)).unwrap();
+            let index = PlanIndex::from_plan(plan);
+            let delta = index.compile_change(&new, &diff(&old, &new), &full).unwrap();
+            left.store(call, Ordering::SeqCst);
+            let reached = installer.install(delta).is_err();
+            killed.set(killed.get() + u64::from(reached));
+            drop(installer);
+
+            // Whoever comes next may want what was wanted, or go back, or something else.
+            let wanted = [&new, &old, &third][call as usize % 3];
+            let before = judge_all(&inner);
+            let (watched, seen) = Watched::new(&inner);
+            let (mut installer, plan) = Installer::new(Box::new(watched)).unwrap();
+            installer.install(PlanIndex::from_plan(plan).mend(wanted, &full).unwrap()).unwrap();
+            let after = judge_all(&inner);
+            differed.set(differed.get() + before.iter().zip(&after).filter(|(a, b)| a != b).count() as u64);
+            for (what, judged) in seen.lock().unwrap().drain(..) {
+                calls.set(calls.get() + 1);
+                for (n, verdict) in judged.iter().enumerate() {
+                    let is_one = *verdict == before[n] || *verdict == after[n];
+                    prop_assert!(is_one, "killed at call {call}: sample {n} after {what}");
+                }
+            }
+            let (plan, strays) = installer.read().unwrap();
+            prop_assert!(strays.is_empty(), "{strays:?}");
+            prop_assert!(plan == loxi_backend_ebpf::plan::compile(wanted, &full).unwrap());
+            if !reached {
+                break;
+            }
+        }
+        Ok(())
+    });
+    done.unwrap();
+    println!(
+        "killed {} times; {} calls were looked after, {} judgements changed",
+        killed.get(),
+        calls.get(),
+        differed.get()
+    );
+    assert!(killed.get() > 3 * u64::from(cases) && differed.get() > 100, "too few to show anything");
 }

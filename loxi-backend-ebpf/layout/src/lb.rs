@@ -4,6 +4,7 @@
 //! list of endpoints and its table; then one word of the table of keys points
 //! there.
 
+use crate::pair::Pair;
 use crate::{Addr, plain};
 
 /// Key of a service of one port.
@@ -149,6 +150,11 @@ pub struct Choice {
     pub up_to: u32,
     /// The endpoint.
     pub backend: u32,
+    /// The generation of the endpoint's place that is meant: a list goes with endpoints as they are in it,
+    /// while those change.
+    pub generation: u32,
+    /// Nothing yet.
+    pub reserved: u32,
 }
 
 /// An endpoint.
@@ -169,6 +175,26 @@ pub struct Backend {
     pub weight: u32,
     /// See [`backend`].
     pub flags: u32,
+}
+
+impl Pair<Backend> {
+    /// The endpoint of a generation. While it changes the half that isn't read is the next one, for which
+    /// lists are written already; of a generation that is neither, the present one.
+    #[must_use]
+    #[inline(always)]
+    pub fn of_generation(&self, generation: u32) -> &Backend {
+        let (current, other) = (self.current(), self.other());
+        if current.generation != generation && other.generation == generation { other } else { current }
+    }
+}
+
+impl Backend {
+    /// Whether a generation is of before: one that is still to come is not.
+    #[must_use]
+    #[inline(always)]
+    pub fn outdates(&self, generation: u32) -> bool {
+        (self.generation.wrapping_sub(generation) as i32) > 0
+    }
 }
 
 /// Flags of an endpoint.
@@ -204,5 +230,5 @@ pub struct Affinity {
 }
 
 plain! {
-    ServiceKey = 24, RangeKey = 32, Service = 72, Choice = 8, Backend = 32, AffinityKey = 24, Affinity = 16,
+    ServiceKey = 24, RangeKey = 32, Service = 72, Choice = 16, Backend = 32, AffinityKey = 24, Affinity = 16,
 }

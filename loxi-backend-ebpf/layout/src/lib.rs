@@ -31,7 +31,7 @@ pub mod scratch;
 pub mod tunnel;
 
 /// Version of everything in this crate.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// An address in network order; IPv4 in the first word.
 #[repr(C)]

@@ -36,6 +36,8 @@ pub const LEARNED_NEIGHBORS: u32 = NEIGHBORS / 2;
 pub const LINK_THINGS: u32 = 32_768;
 /// Remote addresses with a path MTU.
 pub const ENDPOINTS: u32 = 16_384;
+/// UDP ports where an IPv6 packet may come without checksum.
+pub const BARE_UDP: u32 = 1024;
 /// Virtual addresses.
 pub const VIPS: u32 = 65_536;
 /// Services.

@@ -34,4 +34,11 @@ impl<T: Copy> Pair<T> {
     pub fn current(&self) -> &T {
         if self.which & 1 == 0 { &self.halves[0] } else { &self.halves[1] }
     }
+
+    /// The half that isn't read: what comes next, or what was before.
+    #[must_use]
+    #[inline(always)]
+    pub fn other(&self) -> &T {
+        if self.which & 1 == 0 { &self.halves[1] } else { &self.halves[0] }
+    }
 }

@@ -196,7 +196,7 @@ tables! {
     /// Path MTUs by those numbers.
     PATH_MTUS: u32 => u64, BPF_MAP_TYPE_ARRAY[limits::ENDPOINTS], MAPPED;
     /// UDP ports where an IPv6 packet may come without checksum.
-    BARE_UDP: u32 => u32, BPF_MAP_TYPE_HASH[1024], ON_DEMAND;
+    BARE_UDP: u32 => u32, BPF_MAP_TYPE_HASH[limits::BARE_UDP], ON_DEMAND;
 
     /// IPv4 flows.
     FLOWS_V4: u32 => flow::BucketV4, BPF_MAP_TYPE_ARRAY[1], MAPPED;

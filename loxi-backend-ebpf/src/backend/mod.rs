@@ -15,6 +15,8 @@ mod options;
 mod ports;
 mod send;
 mod slow;
+#[cfg(test)]
+mod traffic;
 
 pub use open::OpenError;
 pub use options::{Devices, Mode, Options};
@@ -24,7 +26,7 @@ use crate::capabilities::capabilities;
 use crate::hook::{Hooks, Namespaces};
 use crate::install::{Installer, UndoInstall};
 use crate::load::{Loaded, Sizes, place::Place};
-use crate::plan::{Plan, PlanDelta, PlanIndex, RowKey, compile, difference};
+use crate::plan::{Plan, PlanDelta, PlanIndex, RowKey, compile};
 use crate::run::{Asker, Choices};
 use crate::state::{self, Gone, Pace, Sweeper};
 use crate::sys::Map;
@@ -209,9 +211,7 @@ impl Backend for Ebpf {
         }
         let plan = if inner.installer.is_doubtful() {
             // What stands in the tables was put there by another process, or by halves.
-            let units = difference(inner.index.plan(), &compile(new, capabilities)?);
-            let stale_ports = new.ports().map(|port| port.name.clone()).collect();
-            PlanDelta { units, stale_ports, passage: Vec::new() }
+            inner.index.mend(new, capabilities)?
         } else {
             inner.index.compile_change(new, change, capabilities)?
         };

@@ -182,7 +182,7 @@ impl Walk<'_> {
     fn is_over(&self, word: u64, cold: &Cold) -> bool {
         if self.p.protocol == 17 && cold.backend != 0 {
             let now = self.t.current(BACKENDS, cold.backend);
-            return now.is_none_or(|backend| backend.generation != cold.backend_generation);
+            return now.is_none_or(|backend| backend.outdates(cold.backend_generation));
         }
         let ended = matches!(rest::state(word), state::TIME_WAIT | state::CLOSE);
         ended && self.p.kind == l4::TCP && self.tcp_flags() == tcp::SYN

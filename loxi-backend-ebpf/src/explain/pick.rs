@@ -1,8 +1,8 @@
 //! Which endpoint of a service a new connection gets.
 
 use super::{Walk, hash};
-use crate::sys::{AFFINITY, BACKEND_FLOWS, BACKENDS, HASHES, LISTS, TURNS};
-use loxi_ebpf_layout::lb::{AffinityKey, Service, algorithm, hash_word};
+use crate::sys::{AFFINITY, BACKEND_FLOWS, HASHES, LISTS, TURNS};
+use loxi_ebpf_layout::lb::{AffinityKey, Choice, Service, algorithm, hash_word};
 
 /// Endpoints among which a remembered one, or the least busy, is looked for.
 const MOST_SEARCHED: u32 = 256;
@@ -12,27 +12,27 @@ const HALVINGS: u32 = 18;
 
 impl Walk<'_> {
     /// The endpoint that the client had before, while it may be used.
-    pub(super) fn remembered(&self, service: &Service) -> Option<u32> {
+    pub(super) fn remembered(&self, service: &Service) -> Option<Choice> {
         if service.affinity == 0 {
             return None;
         }
         let key = AffinityKey { service: service.id, family: self.p.family.into(), client: self.p.src };
         let known = self.t.look(AFFINITY, &key)?;
-        let now = self.t.current(BACKENDS, known.backend)?;
-        if known.expires <= self.p.now || now.generation != known.generation {
+        if known.expires <= self.p.now {
             return None;
         }
-        // It must be among those that may be used now.
+        // It must be among those that may be used now, and still be what it was.
         for n in 0..service.count.min(MOST_SEARCHED) {
-            if self.t.array(LISTS, service.list.wrapping_add(n))?.backend == known.backend {
-                return Some(known.backend);
+            let choice = self.t.array(LISTS, service.list.wrapping_add(n))?;
+            if choice.backend == known.backend {
+                return (choice.generation == known.generation).then_some(choice);
             }
         }
         None
     }
 
     /// One by the service's algorithm.
-    pub(super) fn pick(&mut self, service: &Service) -> Option<u32> {
+    pub(super) fn pick(&mut self, service: &Service) -> Option<Choice> {
         let last = u64::from(service.count.checked_sub(1)?);
         let preferred = match service.algorithm {
             algorithm::MAGLEV | algorithm::SOURCE_HASH => {
@@ -65,11 +65,11 @@ impl Walk<'_> {
         self.by_index(service, value as u32)
     }
 
-    fn by_index(&self, service: &Service, index: u32) -> Option<u32> {
+    fn by_index(&self, service: &Service, index: u32) -> Option<Choice> {
         if index >= service.count {
             return None;
         }
-        self.t.array(LISTS, service.list.wrapping_add(index)).map(|choice| choice.backend)
+        self.t.array(LISTS, service.list.wrapping_add(index))
     }
 
     /// The first endpoint whose sum of weights is above a point.
@@ -93,10 +93,12 @@ impl Walk<'_> {
     fn least(&self, service: &Service) -> Option<u32> {
         let mut best = 0;
         let (mut best_flows, mut best_weight) = (u64::MAX, 1u64);
+        let mut before = 0;
         for n in 0..service.count.min(MOST_SEARCHED) {
-            let backend = self.t.array(LISTS, service.list.wrapping_add(n))?.backend;
-            let flows = self.t.array(BACKEND_FLOWS, backend)?;
-            let weight = u64::from(self.t.current(BACKENDS, backend)?.weight);
+            let choice = self.t.array(LISTS, service.list.wrapping_add(n))?;
+            let flows = self.t.array(BACKEND_FLOWS, choice.backend)?;
+            let weight = u64::from(choice.up_to.wrapping_sub(before));
+            before = choice.up_to;
             let fewer = flows.wrapping_mul(best_weight) < best_flows.wrapping_mul(weight);
             if best_flows == u64::MAX || fewer {
                 (best, best_flows, best_weight) = (n, flows, weight);

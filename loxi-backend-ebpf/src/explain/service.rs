@@ -133,9 +133,11 @@ impl Walk<'_> {
             return Err(self.ends(key, entry, effect, fate));
         }
         let picked = self.remembered(service).or_else(|| self.pick(service));
-        let Some((number, chosen)) = picked.and_then(|n| Some((n, self.t.current(BACKENDS, n)?))) else {
-            return Err(self.refuse(key, entry, drop::NO_BACKEND));
-        };
+        let chosen = picked.and_then(|choice| {
+            let endpoint = self.t.array(BACKENDS, choice.backend)?;
+            Some((choice.backend, *endpoint.of_generation(choice.generation)))
+        });
+        let Some((number, chosen)) = chosen else { return Err(self.refuse(key, entry, drop::NO_BACKEND)) };
         let p = &mut self.p;
         p.service = service.id;
         p.backend = number;

@@ -4,8 +4,10 @@
 //! - What is new is written before what refers to it, and what goes is taken out after nothing
 //!   refers to it: rows in the order of their keys, then the other way round. Each row is seen by
 //!   packets as it was or as it is.
-//! - Addresses that a guarded port or a NAT rule has all at once come under a new number of
-//!   their set, so that they change with the port or the rules themselves.
+//! - Addresses that a guarded port, a service or a NAT rule has all at once come under a new number of
+//!   their set, so that they change with the port, the service or the rules themselves.
+//! - A changed endpoint is written beside what it is. Lists of services name its generation, and so go
+//!   with the one or the other; when every list names the new one, it becomes that.
 //! - At last the epoch moves on: flows whose way was decided before are decided anew.
 //! - After an error everything is as it was before, unless that fails too: then the next
 //!   installation reads the tables first ([`Installer::is_doubtful`]).
@@ -207,6 +209,8 @@ impl Installer {
             (*step, *what) = (*step + 1, format!("{key:?}"));
             encode::put(&mut self.w, &self.attached, key, row)?;
         }
+        (*step, *what) = (*step + 1, "endpoints as services have them".to_owned());
+        self.w.endpoints_come()?;
         for (key, set) in steps.deletes.into_iter().rev() {
             (*step, *what) = (*step + 1, format!("{key:?}"));
             encode::delete(&mut self.w, key, set)?;
@@ -334,9 +338,10 @@ fn wholes(rows: &Rows) -> BTreeMap<SetRef, BTreeSet<&RowKey>> {
 /// The set that a row is in, if it is replaced as a whole.
 fn whole(key: &RowKey) -> Option<SetRef> {
     match key {
-        RowKey::Member(set @ (SetRef::Guard(_) | SetRef::NatSrc(_) | SetRef::NatDst(_)), _) => {
-            Some(set.clone())
-        }
+        RowKey::Member(
+            set @ (SetRef::Guard(_) | SetRef::Sources(_) | SetRef::NatSrc(_) | SetRef::NatDst(_)),
+            _,
+        ) => Some(set.clone()),
         RowKey::PortMac(port, _) => Some(SetRef::Guard(port.clone())),
         _ => None,
     }
@@ -346,6 +351,7 @@ fn whole(key: &RowKey) -> Option<SetRef> {
 fn says_one_of(key: &RowKey, renewed: &BTreeMap<SetRef, u32>) -> bool {
     match key {
         RowKey::Port(name) => renewed.contains_key(&SetRef::Guard(name.clone())),
+        RowKey::Service(key) => renewed.contains_key(&SetRef::Sources(key.clone())),
         RowKey::Nat(vrf) => renewed
             .keys()
             .any(|set| matches!(set, SetRef::NatSrc(key) | SetRef::NatDst(key) if key.vrf == *vrf)),

@@ -11,9 +11,9 @@ use crate::sys::{
     SERVICES, Table, Typed, VERSIONS, VRFS, bytes,
 };
 use loxi_ebpf_layout::l2::Port;
-use loxi_ebpf_layout::lb::HASHES_PER_WORD;
+use loxi_ebpf_layout::lb::{Backend, HASHES_PER_WORD};
 use loxi_ebpf_layout::{Plain, pair::Pair};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a row can't be written.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +70,8 @@ pub(crate) struct Writer {
     pub(crate) freed: Vec<(Table, u32, u32)>,
     /// Generation of the endpoint that changed last.
     pub(crate) generation: u32,
+    /// Endpoints that are written beside what they are, for services that go with them as they will be.
+    coming: BTreeMap<u32, Backend>,
     retiring: Vec<Retire>,
     /// Groups of rules whose numbers are retired too, unless they come again in the same installation.
     pub(crate) going: BTreeSet<Digest>,
@@ -128,8 +130,9 @@ impl Writer {
     pub(crate) fn new(kernel: Box<dyn Kernel>) -> Result<Self, KernelError> {
         let names = Names::load(&*kernel)?;
         let pools = Pools::load(&*kernel)?;
-        let most = (1..kernel.length(BACKENDS)).map(|slot| kernel.at(BACKENDS, slot).current().generation);
-        let generation = most.max().unwrap_or(0);
+        // One that was taken back counts too: flows may have it.
+        let halves = (1..kernel.length(BACKENDS)).flat_map(|slot| kernel.at(BACKENDS, slot).halves);
+        let generation = halves.map(|half| half.generation).max().unwrap_or(0);
         let (unsettled, journal, freed, retiring) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
         Ok(Self {
             kernel,
@@ -139,6 +142,7 @@ impl Writer {
             journal,
             freed,
             generation,
+            coming: BTreeMap::new(),
             retiring,
             going: BTreeSet::new(),
             unread: false,
@@ -232,15 +236,56 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes an endpoint beside what it is. It comes with [`Writer::endpoints_come`].
+    pub(crate) fn prepare(&mut self, slot: u32, value: &Backend) -> Result<(), KernelError> {
+        if self.current(BACKENDS, slot) != *value {
+            self.fill_other(Table::Backends, slot, bytes(value))?;
+            self.coming.insert(slot, *value);
+        }
+        Ok(())
+    }
+
+    /// The generation of an endpoint as it will be.
+    pub(crate) fn generation_of(&self, slot: u32) -> u32 {
+        let coming = self.coming.get(&slot).map(|value| value.generation);
+        coming.unwrap_or_else(|| self.current(BACKENDS, slot).generation)
+    }
+
+    /// Every service goes with endpoints as they will be: now they are that, and flows of others are stale.
+    pub(crate) fn endpoints_come(&mut self) -> Result<(), KernelError> {
+        for slot in std::mem::take(&mut self.coming).into_keys() {
+            let was = self.current(BACKENDS, slot);
+            self.turn(Table::Backends, slot)?;
+            self.journal.push(Inverse::Half {
+                table: Table::Backends,
+                index: slot,
+                was: bytes(&was).to_vec(),
+            });
+        }
+        Ok(())
+    }
+
     fn flip_bytes(&mut self, table: Table, index: u32, value: &[u8]) -> Result<(), KernelError> {
+        self.fill_other(table, index, value)?;
+        self.turn(table, index)
+    }
+
+    /// Writes the half that isn't read.
+    fn fill_other(&mut self, table: Table, index: u32, value: &[u8]) -> Result<(), KernelError> {
         if self.unsettled.contains(&(table, index)) {
             self.settle()?;
         }
         let start = index as usize * table.sizes().1;
         let memory = self.kernel.memory(table);
-        let which = memory.word(start).load() & 1;
-        let other = 1 - which;
+        let other = 1 - (memory.word(start).load() & 1);
         memory.write_bytes(start + 8 + other as usize * value.len(), value);
+        Ok(())
+    }
+
+    /// Lets the half be read that wasn't.
+    fn turn(&mut self, table: Table, index: u32) -> Result<(), KernelError> {
+        let start = index as usize * table.sizes().1;
+        let other = 1 - (self.kernel.memory(table).word(start).load() & 1);
         self.kernel.publish(table, start, other)?;
         self.unsettled.insert((table, index));
         Ok(())
@@ -360,6 +405,7 @@ impl Writer {
             }
         }
         self.freed.clear();
+        self.coming.clear();
         self.retiring.clear();
         self.going.clear();
         self.unread = true;

@@ -1,7 +1,9 @@
 //! The installed plan, and what leads from an entity to the rows that it decides.
 
-use super::compile::{Places, Source, rows_of};
-use super::{Plan, PlanDelta, Row, RowKey, Rows, Unit, UnitDelta, change};
+use super::compile::policy::way;
+use super::compile::{Source, compile_for, rows_of};
+use super::room::{Room, Taken, check_way};
+use super::{Plan, PlanDelta, Row, RowKey, Rows, Unit, UnitDelta, change, difference};
 use loxi_core::capability::Capabilities;
 use loxi_core::change::Change;
 use loxi_core::dataplane::CompileError;
@@ -17,14 +19,21 @@ pub struct PlanIndex {
     services: BTreeMap<BackendName, BTreeSet<ServiceKey>>,
     stations: BTreeMap<TunnelName, BTreeSet<FdbKey>>,
     tunnels: BTreeMap<PortName, BTreeSet<TunnelName>>,
-    places: Places,
+    taken: Taken,
+    room: Room,
 }
 
 impl PlanIndex {
-    /// Looks through a plan once.
+    /// Looks through a plan once, for the tables as they are made.
     #[must_use]
     pub fn from_plan(plan: Plan) -> Self {
-        let mut index = Self::default();
+        Self::for_room(plan, Room::default())
+    }
+
+    /// Looks through a plan once, for tables of any size.
+    #[must_use]
+    pub fn for_room(plan: Plan, room: Room) -> Self {
+        let mut index = Self { room, ..Self::default() };
         for rows in plan.units.values() {
             index.note(rows);
         }
@@ -52,8 +61,7 @@ impl PlanIndex {
     ) -> Result<PlanDelta, CompileError> {
         change::check(new, change, capabilities)?;
         let source = Source::new(new);
-        let mut places = self.places;
-        let mut grown = None;
+        let mut taken = self.taken;
         let mut delta = PlanDelta::default();
         for unit in self.affected(new, change) {
             let old = self.plan.units.get(&unit).map(Arc::clone).unwrap_or_default();
@@ -61,18 +69,16 @@ impl PlanIndex {
             if *old == new {
                 continue;
             }
-            places.take(&old);
-            places.add(&new);
-            if matches!(unit, Unit::Service(_)) && !new.is_empty() {
-                grown = Some(unit.clone());
-            }
+            taken.take(&old);
+            taken.add(&new);
             delta.units.push(UnitDelta { unit, old, new: Arc::new(new) });
         }
-        if let Some(unit) = grown {
-            places.check(&unit)?;
+        // Of several units the last one is named, as it is where the whole is compiled.
+        for unit in delta.units.iter().rev() {
+            taken.check(&self.taken, &self.room, &unit.new, new)?;
         }
         delta.stale_ports = change::stale_ports(new, change);
-        delta.passage = passage(&delta, new, change)?;
+        delta.passage = self.passage(&delta.units, new)?;
         Ok(delta)
     }
 
@@ -111,7 +117,7 @@ impl PlanIndex {
     }
 
     fn note(&mut self, rows: &Rows) {
-        self.places.add(rows);
+        self.taken.add(rows);
         for (key, row) in rows {
             match (key, row) {
                 (RowKey::Service(key), Row::Service(service)) => {
@@ -131,7 +137,7 @@ impl PlanIndex {
     }
 
     fn forget(&mut self, rows: &Rows) {
-        self.places.take(rows);
+        self.taken.take(rows);
         for (key, row) in rows {
             match (key, row) {
                 (RowKey::Service(key), Row::Service(service)) => {
@@ -149,23 +155,29 @@ impl PlanIndex {
             }
         }
     }
-}
 
-/// The way of the policies, where classes of peers change under groups that stay in use.
-fn passage(delta: &PlanDelta, new: &Pipeline, change: &Change) -> Result<Vec<Rows>, CompileError> {
-    let Some(policies) = delta.units.iter().find(|delta| delta.unit == Unit::Policy) else {
-        return Ok(Vec::new());
-    };
-    let peers = |rows: &Rows| {
-        let peers = rows.iter().filter(|(key, _)| matches!(key, RowKey::Peer(_)));
-        peers.map(|(key, row)| (key.clone(), row.clone())).collect::<Vec<_>>()
-    };
-    if policies.old.is_empty() || policies.new.is_empty() || peers(&policies.old) == peers(&policies.new) {
-        return Ok(Vec::new());
+    /// What makes of the plan that of a pipeline, whatever it is now: it may be what another process left
+    /// half-way. Every flow is judged again.
+    ///
+    /// # Errors
+    /// As [`PlanIndex::compile_change`].
+    pub fn mend(&self, new: &Pipeline, capabilities: &Capabilities) -> Result<PlanDelta, CompileError> {
+        let units = difference(&self.plan, &compile_for(new, capabilities, &self.room)?);
+        let stale_ports = new.ports().map(|port| port.name.clone()).collect();
+        let passage = self.passage(&units, new)?;
+        Ok(PlanDelta { units, stale_ports, passage })
     }
-    let mut old = new.clone();
-    change.inverse().apply_to(&mut old);
-    super::compile::policy::passage(&old, new)
+
+    /// The way of the policies, where classes of peers change under groups that stay in use.
+    fn passage(&self, units: &[UnitDelta], new: &Pipeline) -> Result<Vec<Rows>, CompileError> {
+        let Some(policies) = units.iter().find(|delta| delta.unit == Unit::Policy) else {
+            return Ok(Vec::new());
+        };
+        let way = way(&policies.old, &policies.new);
+        let ends = [&*policies.old, &*policies.new];
+        check_way([ends[0]].into_iter().chain(&way).chain([ends[1]]), &self.room, new)?;
+        Ok(way)
+    }
 }
 
 fn forget_one<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {

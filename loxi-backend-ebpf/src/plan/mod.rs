@@ -13,11 +13,13 @@ mod change;
 mod compile;
 mod dump;
 mod index;
+mod room;
 mod rows;
 
-pub use compile::compile;
 pub use compile::policy::{GroupDef, groups_of, rules_of};
+pub use compile::{compile, compile_for};
 pub use index::PlanIndex;
+pub use room::{Counted, Room};
 pub use rows::*;
 
 use loxi_core::net::PortName;

@@ -67,7 +67,7 @@ fn room(table: Table, buckets: [u32; 2]) -> u32 {
         Table::Tunnels => limits::TUNNELS,
         Table::Endings | Table::Backs | Table::Outers => 2 * limits::TUNNELS,
         Table::Endpoints | Table::PathMtus => limits::ENDPOINTS,
-        Table::BareUdp => 1024,
+        Table::BareUdp => limits::BARE_UDP,
         Table::FlowsV4 | Table::ColdV4 => buckets[0],
         Table::FlowsV6 | Table::ColdV6 => buckets[1],
         Table::Names => 1 << 20,

@@ -183,7 +183,7 @@ fn look_up<F: Family>(p: &mut Packet, key: &Key) -> Step<u32> {
 #[inline(always)]
 fn is_over(p: &Packet, word: u64, cold: &Cold) -> bool {
     if p.protocol == 17 && cold.backend != 0 {
-        return crate::stage::service::backend_of(cold.backend).is_none_or(|b| b.generation != cold.backend_generation);
+        return crate::stage::service::backend_of(cold.backend).is_none_or(|b| b.outdates(cold.backend_generation));
     }
     let ended = matches!(rest::state(word), state::TIME_WAIT | state::CLOSE);
     ended && p.kind == l4::TCP && p.detail & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK) == tcp::SYN

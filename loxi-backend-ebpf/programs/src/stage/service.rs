@@ -14,7 +14,7 @@ use loxi_ebpf_layout::flow::translation;
 use loxi_ebpf_layout::l2::port;
 use loxi_ebpf_layout::l3::{NatRule, VrfAddr, nat, nat_counts};
 use loxi_ebpf_layout::lb::{
-    AffinityKey, Backend, RANGE_FIXED_BITS, RangeKey, Service, ServiceKey, algorithm, hash_word, mode, scope, vip,
+    AffinityKey, Backend, Choice, RANGE_FIXED_BITS, RangeKey, Service, ServiceKey, algorithm, hash_word, mode, scope, vip,
 };
 use loxi_ebpf_layout::limits::NAT_RULES as MOST_RULES;
 use loxi_ebpf_layout::scratch::{Packet, choice, flag, l4, tracking};
@@ -114,13 +114,14 @@ fn serve(p: &mut Packet, service: &Service, place: u32) -> Step {
         let reason = code::fate(service.refusal);
         return Err(if service.reject != 0 { rejected(p, reason) } else { reason });
     }
-    let backend = match remembered(p, service) {
-        Some(backend) => backend,
+    let choice = match remembered(p, service) {
+        Some(choice) => choice,
         None => pick(p, service, place).ok_or(drop::NO_BACKEND)?,
     };
-    let Some(chosen) = backend_of(backend) else { return Err(drop::NO_BACKEND) };
+    let Some(chosen) = BACKENDS.get(&choice.backend) else { return Err(drop::NO_BACKEND) };
+    let chosen = chosen.of_generation(choice.generation);
     p.service = service.id;
-    p.backend = backend;
+    p.backend = choice.backend;
     p.backend_generation = chosen.generation;
     p.affinity = service.affinity;
     match service.mode {
@@ -150,23 +151,24 @@ pub fn backend_of(number: u32) -> Option<&'static Backend> {
 
 /// The endpoint that the client had before, while it may be used.
 #[inline(always)]
-fn remembered(p: &Packet, service: &Service) -> Option<u32> {
+fn remembered(p: &Packet, service: &Service) -> Option<&'static Choice> {
     if service.affinity == 0 {
         return None;
     }
     let key = AffinityKey { service: service.id, family: p.family as u32, client: p.src };
     let entry = AFFINITY.get(&key)?;
     let (backend, generation, expires) = (entry.backend, entry.generation, entry.expires);
-    if expires <= p.now || backend_of(backend)?.generation != generation {
+    if expires <= p.now {
         return None;
     }
-    // It must be among those that may be used now.
+    // It must be among those that may be used now, and still be what it was.
     for n in 0..MOST_SEARCHED {
         if n >= service.count {
             return None;
         }
-        if LISTS.get(&(service.list + n))?.backend == backend {
-            return Some(backend);
+        let choice = LISTS.get(&(service.list + n))?;
+        if choice.backend == backend {
+            return (choice.generation == generation).then_some(choice);
         }
     }
     None
@@ -179,7 +181,7 @@ const MOST_SEARCHED: u32 = 256;
 const HALVINGS: u32 = 18;
 
 #[inline(always)]
-fn pick(p: &mut Packet, service: &Service, place: u32) -> Option<u32> {
+fn pick(p: &mut Packet, service: &Service, place: u32) -> Option<&'static Choice> {
     if service.count == 0 {
         return None;
     }
@@ -234,11 +236,11 @@ fn scaled(random: u32, limit: u32) -> u32 {
 }
 
 #[inline(always)]
-fn by_index(service: &Service, index: u32) -> Option<u32> {
+fn by_index(service: &Service, index: u32) -> Option<&'static Choice> {
     if index >= service.count {
         return None;
     }
-    LISTS.get(&(service.list + index)).map(|choice| choice.backend)
+    LISTS.get(&(service.list + index))
 }
 
 /// The first endpoint whose sum of weights is above a point.
@@ -264,13 +266,15 @@ fn by_weight(service: &Service, point: u32) -> Option<u32> {
 fn least(service: &Service) -> Option<u32> {
     let mut best = 0;
     let (mut best_flows, mut best_weight) = (u64::MAX, 1u64);
+    let mut before = 0;
     for n in 0..MOST_SEARCHED {
         if n >= service.count {
             break;
         }
-        let backend = LISTS.get(&(service.list + n))?.backend;
-        let flows = BACKEND_FLOWS.get(&backend).copied()?;
-        let weight = backend_of(backend)?.weight as u64;
+        let choice = LISTS.get(&(service.list + n))?;
+        let flows = BACKEND_FLOWS.get(&choice.backend).copied()?;
+        let weight = choice.up_to.wrapping_sub(before) as u64;
+        before = choice.up_to;
         // a / b < c / d without division; flows are below 2^32.
         if best_flows == u64::MAX || flows * best_weight < best_flows * weight {
             (best, best_flows, best_weight) = (n, flows, weight);

@@ -106,7 +106,12 @@ impl Reader<'_> {
             let weight = u16::try_from(choice.up_to.checked_sub(before)?).ok()?;
             before = choice.up_to;
             let name = self.names.backends.live(choice.backend)?.clone();
-            let endpoint = backend_row(self.kernel.at(BACKENDS, choice.backend).current())?;
+            let endpoint = self.kernel.at(BACKENDS, choice.backend);
+            let endpoint = endpoint.current();
+            if endpoint.generation != choice.generation {
+                return None;
+            }
+            let endpoint = backend_row(endpoint)?;
             list.push((name, endpoint.address, endpoint.port, weight));
         }
         (before == value.total).then_some(list)

@@ -39,7 +39,7 @@ pub(super) fn put_backend(w: &mut Writer, name: &BackendName, row: &BackendRow) 
         w.generation = w.generation.wrapping_add(1);
         value.generation = w.generation;
     }
-    Ok(w.flip(BACKENDS, number, &value)?)
+    Ok(w.prepare(number, &value)?)
 }
 
 pub(super) fn delete_backend(w: &mut Writer, name: &BackendName) -> Written {
@@ -109,12 +109,10 @@ pub(super) fn put_service(w: &mut Writer, key: &ServiceKey, row: &ServiceRow) ->
     let mut total = 0u32;
     for ((name, .., weight), place) in row.list.iter().zip(list..) {
         total = total.saturating_add((*weight).into());
-        let backend = w.number(|names| &mut names.backends, name)?;
-        w.kernel.fill(LISTS, place, &Choice { up_to: total, backend });
+        fill_choice(w, place, total, name)?;
     }
     for (name, place) in row.idle.iter().zip(list + count..) {
-        let backend = w.number(|names| &mut names.backends, name)?;
-        w.kernel.fill(LISTS, place, &Choice { up_to: total, backend });
+        fill_choice(w, place, total, name)?;
     }
     let table = w.take(Table::Hashes, row.table.div_ceil(HASHES_PER_WORD))?;
     for (word, place) in hashes(row).iter().zip(table..) {
@@ -151,6 +149,13 @@ pub(super) fn put_service(w: &mut Writer, key: &ServiceKey, row: &ServiceRow) ->
     if let Some(before) = before {
         free(w, before);
     }
+    Ok(())
+}
+
+fn fill_choice(w: &mut Writer, place: u32, up_to: u32, name: &BackendName) -> Written {
+    let backend = w.number(|names| &mut names.backends, name)?;
+    let choice = Choice { up_to, backend, generation: w.generation_of(backend), reserved: 0 };
+    w.kernel.fill(LISTS, place, &choice);
     Ok(())
 }
 

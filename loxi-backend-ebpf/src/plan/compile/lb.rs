@@ -4,7 +4,7 @@
 //! draining ones, and of these what the traffic policy says.
 
 use super::{Source, members, too_many};
-use crate::plan::{BackendRow, Row, RowKey, Rows, ServiceRow, SetRef, Unit};
+use crate::plan::{BackendRow, Row, RowKey, Rows, ServiceRow, SetRef};
 use loxi_core::dataplane::CompileError;
 use loxi_core::ir::{
     BackendState, EntityKey, LbAlgorithm, LbBackend, LbMode, LbService, Locality, MaglevSize, OnNoBackend,
@@ -13,7 +13,7 @@ use loxi_core::ir::{
 use loxi_core::net::{BackendName, IpProtocol, L4Ports};
 use loxi_ebpf_layout::code::{Fate, drop};
 use loxi_ebpf_layout::lb::{algorithm, mode, vip};
-use loxi_ebpf_layout::limits::{HASH_PLACES, LIST_LENGTH, LIST_PLACES, TABLE_LIST_LENGTH};
+use loxi_ebpf_layout::limits::{LIST_LENGTH, TABLE_LIST_LENGTH};
 
 pub(super) fn backend(source: &Source<'_>, name: &BackendName, rows: &mut Rows) {
     let Some(config) = source.pipeline.get::<LbBackend>(name) else { return };
@@ -166,57 +166,4 @@ fn fits<T>(
         return Err(too_many(entity(), "backends.weight", u32::MAX.into(), total));
     }
     Ok(())
-}
-
-/// Places that all services take together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::plan) struct Places {
-    lists: u64,
-    hashes: u64,
-}
-
-impl Places {
-    /// Counts what a unit's rows take.
-    pub(in crate::plan) fn add(&mut self, rows: &Rows) {
-        let taken = Self::of(rows);
-        self.lists += taken.lists;
-        self.hashes += taken.hashes;
-    }
-
-    /// Takes out what was counted of a unit's rows.
-    pub(in crate::plan) fn take(&mut self, rows: &Rows) {
-        let taken = Self::of(rows);
-        self.lists = self.lists.saturating_sub(taken.lists);
-        self.hashes = self.hashes.saturating_sub(taken.hashes);
-    }
-
-    fn of(rows: &Rows) -> Self {
-        let services = rows.values().filter_map(|row| match row {
-            Row::Service(service) => Some(service),
-            _ => None,
-        });
-        services.fold(Self::default(), |all, service| Self {
-            // Those that get nothing stand behind the list.
-            lists: all.lists + service.list.len() as u64 + service.idle.len() as u64,
-            hashes: all.hashes + u64::from(service.table),
-        })
-    }
-
-    /// Whether there is room, with `unit` as what was counted last.
-    ///
-    /// # Errors
-    /// [`CompileError::TooMany`] unless half of the places suffice: a service that changes is written
-    /// beside what it was.
-    pub(in crate::plan) fn check(&self, unit: &Unit) -> Result<(), CompileError> {
-        let Unit::Service(key) = unit else { return Ok(()) };
-        for (field, asked, places) in
-            [("backends", self.lists, LIST_PLACES), ("algorithm", self.hashes, HASH_PLACES)]
-        {
-            let limit = u64::from(places / 2);
-            if asked > limit {
-                return Err(too_many(EntityKey::Service(key.clone()), field, limit, asked));
-            }
-        }
-        Ok(())
-    }
 }

@@ -12,29 +12,42 @@ mod source;
 mod tunnel;
 mod units;
 
-pub(super) use lb::Places;
 pub(super) use source::{Source, link_of};
 pub(super) use units::units_of;
 
+use super::room::{Room, Taken};
 use super::{Plan, Row, RowKey, Rows, Unit};
 use loxi_core::capability::Capabilities;
 use loxi_core::dataplane::CompileError;
 use loxi_core::ir::{EntityKey, Pipeline};
 use std::sync::Arc;
 
-/// Compiles a valid pipeline.
+/// Compiles a valid pipeline for the tables as they are made.
 ///
 /// # Errors
 /// [`CompileError`] for what the capabilities don't have, and for what the tables have no room for.
 pub fn compile(pipeline: &Pipeline, capabilities: &Capabilities) -> Result<Plan, CompileError> {
+    compile_for(pipeline, capabilities, &Room::default())
+}
+
+/// Compiles a valid pipeline for tables of any size.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_for(
+    pipeline: &Pipeline,
+    capabilities: &Capabilities,
+    room: &Room,
+) -> Result<Plan, CompileError> {
     capabilities.check(pipeline)?;
     let source = Source::new(pipeline);
     let mut plan = Plan::default();
-    let mut places = Places::default();
+    let mut taken = Taken::default();
     for unit in units::all(&source) {
         let rows = rows_of(&source, &unit)?;
-        places.add(&rows);
-        places.check(&unit)?;
+        let before = taken;
+        taken.add(&rows);
+        taken.check(&before, room, &rows, pipeline)?;
         if !rows.is_empty() {
             plan.units.insert(unit, Arc::new(rows));
         }

@@ -12,8 +12,11 @@
 mod group;
 mod peers;
 mod ports;
+mod way;
 
 pub use group::{GroupDef, groups_of, rules_of};
+pub(in crate::plan) use ports::prefixes;
+pub(in crate::plan) use way::way;
 
 use crate::plan::{Bits, PortPolicyRow, Row, RowKey, Rows, RulesRow};
 use group::{Group, Subjects};
@@ -26,41 +29,11 @@ use std::collections::BTreeMap;
 pub(super) fn policies(pipeline: &Pipeline, rows: &mut Rows) -> Result<(), CompileError> {
     let subjects = Subjects::of(pipeline)?;
     let peers = Peers::of(pipeline, &subjects.groups);
-    put(pipeline, &subjects, &peers, false, rows);
+    put(pipeline, &subjects, &peers, rows);
     Ok(())
 }
 
-/// The rows through which the tables go from one pipeline's policies to another's, so that nothing is
-/// ever judged by rules of one and classes of the other: those of before with classes that both can be told
-/// by, then those of after with the same classes. A group that means a set whose members change has another
-/// name in between, since its rules would mean the new members while ports still have it for the old ones.
-///
-/// # Errors
-/// As [`crate::plan::compile`]'s.
-pub(crate) fn passage(old: &Pipeline, new: &Pipeline) -> Result<Vec<Rows>, CompileError> {
-    let (mut before, after) = (Subjects::of(old)?, Subjects::of(new)?);
-    let peers = Peers::of_both((old, &before.groups), (new, &after.groups));
-    let rows = |pipeline: &Pipeline, subjects: &Subjects<'_>, past: bool| {
-        let mut rows = Rows::new();
-        put(pipeline, subjects, &peers, past, &mut rows);
-        rows
-    };
-    let mut passage = vec![rows(old, &before, true)];
-    let mut renamed = false;
-    for group in &mut before.groups {
-        if group.rules().any(|(_, rule)| peers.has_past(&rule.peer)) {
-            group.digest = group::digest_of_past(group.digest);
-            renamed = true;
-        }
-    }
-    if renamed {
-        passage.push(rows(old, &before, true));
-    }
-    passage.push(rows(new, &after, false));
-    Ok(passage)
-}
-
-fn put(pipeline: &Pipeline, subjects: &Subjects<'_>, peers: &Peers<'_>, past: bool, rows: &mut Rows) {
+fn put(pipeline: &Pipeline, subjects: &Subjects<'_>, peers: &Peers<'_>, rows: &mut Rows) {
     let mut ports: BTreeMap<&PortName, PortPolicyRow> = BTreeMap::new();
     for ((port, direction), number) in &subjects.groups_by_port {
         let row = ports.entry(port).or_insert(PortPolicyRow { egress: None, ingress: None });
@@ -77,7 +50,7 @@ fn put(pipeline: &Pipeline, subjects: &Subjects<'_>, peers: &Peers<'_>, past: bo
         rows.insert(RowKey::Rules(group.digest), Row::Rules(rules(group)));
         ports::put(pipeline, group, rows);
     }
-    peers.put(&subjects.groups, past, rows);
+    peers.put(&subjects.groups, rows);
 }
 
 fn rules(group: &Group<'_>) -> RulesRow {

@@ -21,8 +21,6 @@ type Class = Rc<BTreeSet<usize>>;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Definition<'a> {
     peer: &'a PolicyPeer,
-    /// While the members of a set change: whether it means those of before. None: there is one meaning only.
-    past: Option<bool>,
     /// Members of a named set.
     members: Option<&'a BTreeSet<IpPrefix>>,
 }
@@ -40,7 +38,7 @@ pub(super) struct Peers<'a> {
 fn used<'a>(pipeline: &'a Pipeline, groups: &[Group<'a>]) -> BTreeSet<Definition<'a>> {
     let peers = groups.iter().flat_map(|group| group.rules().map(|(_, rule)| &rule.peer));
     let peers = peers.filter(|peer| **peer != PolicyPeer::Any);
-    peers.map(|peer| Definition { peer, past: None, members: members(pipeline, peer) }).collect()
+    peers.map(|peer| Definition { peer, members: members(pipeline, peer) }).collect()
 }
 
 fn members<'a>(pipeline: &'a Pipeline, peer: &PolicyPeer) -> Option<&'a BTreeSet<IpPrefix>> {
@@ -53,19 +51,6 @@ fn members<'a>(pipeline: &'a Pipeline, peer: &PolicyPeer) -> Option<&'a BTreeSet
 impl<'a> Peers<'a> {
     pub(super) fn of(pipeline: &'a Pipeline, groups: &[Group<'a>]) -> Self {
         Self::new(used(pipeline, groups))
-    }
-
-    /// Definitions of two pipelines at once: every class is right for the groups of both.
-    pub(super) fn of_both(old: (&'a Pipeline, &[Group<'a>]), new: (&'a Pipeline, &[Group<'a>])) -> Self {
-        let mut definitions = BTreeSet::new();
-        for (own, groups, other, past) in [(old.0, old.1, new.0, true), (new.0, new.1, old.0, false)] {
-            for definition in used(own, groups) {
-                let there = members(other, definition.peer);
-                let changes = there.is_some() && there != definition.members;
-                definitions.insert(Definition { past: changes.then_some(past), ..definition });
-            }
-        }
-        Self::new(definitions)
     }
 
     fn new(definitions: BTreeSet<Definition<'a>>) -> Self {
@@ -83,33 +68,25 @@ impl<'a> Peers<'a> {
         Self { definitions, prefixes, classes: classes.into_values().collect(), by_definition }
     }
 
-    /// Whether a peer means something else than it did.
-    pub(super) fn has_past(&self, peer: &PolicyPeer) -> bool {
-        self.definitions.iter().any(|definition| definition.past == Some(true) && definition.peer == peer)
+    /// The number of what a rule means by its peer.
+    fn find(&self, peer: &PolicyPeer) -> Option<usize> {
+        self.definitions.binary_search_by(|other| other.peer.cmp(peer)).ok()
     }
 
-    /// The number of what a rule means by its peer, as the pipeline before or after defines it.
-    fn find(&self, peer: &PolicyPeer, past: bool) -> Option<usize> {
-        let with = |past: Option<bool>| {
-            self.definitions.binary_search_by(|other| (other.peer, other.past).cmp(&(peer, past))).ok()
-        };
-        with(None).or_else(|| with(Some(past)))
-    }
-
-    /// Rows of the classes, and of what groups say of them; `past`: they are groups of the pipeline before.
-    pub(super) fn put(&self, groups: &[Group<'_>], past: bool, rows: &mut Rows) {
+    /// Rows of the classes, and of what groups say of them.
+    pub(super) fn put(&self, groups: &[Group<'_>], rows: &mut Rows) {
         rows.extend(self.prefixes.iter().map(|(prefix, name)| (RowKey::Peer(*prefix), Row::Class(*name))));
         for group in groups {
-            self.put_group(group, past, rows);
+            self.put_group(group, rows);
         }
     }
 
     /// Which rules of a group mean each class.
-    fn put_group(&self, group: &Group<'_>, past: bool, rows: &mut Rows) {
+    fn put_group(&self, group: &Group<'_>, rows: &mut Rows) {
         let mut any = Bits::default();
         let mut own: BTreeMap<usize, Bits> = BTreeMap::new();
         for (bit, rule) in group.rules() {
-            match self.find(&rule.peer, past) {
+            match self.find(&rule.peer) {
                 Some(number) => set(own.entry(number).or_default(), bit),
                 None => set(&mut any, bit),
             }
@@ -207,15 +184,7 @@ fn side(count: &mut Count, inside: bool) -> &mut u32 {
 fn name(definitions: &[Definition<'_>], class: &BTreeSet<usize>) -> Digest {
     let mut hash = Sha256::new();
     for number in class {
-        let definition = definitions[*number];
-        encode_peer(&mut hash, definition.peer);
-        // Such a class lasts as long as the change, and is none of before or after.
-        if let Some(past) = definition.past {
-            hash.update(if past { &b"past"[..] } else { &b"next"[..] });
-            for member in definition.members.into_iter().flatten() {
-                hash.update(member.to_string());
-            }
-        }
+        encode_peer(&mut hash, definitions[*number].peer);
     }
     digest(hash)
 }

@@ -58,7 +58,7 @@ fn shortened(prefix: PortBits, bits: u8) -> PortBits {
 }
 
 /// The fewest prefixes that hold the ports of a range and no others.
-fn prefixes(range: L4Ports) -> Vec<PortBits> {
+pub(in crate::plan) fn prefixes(range: L4Ports) -> Vec<PortBits> {
     let (mut first, end) = (u32::from(range.first()), u32::from(range.last()) + 1);
     let mut found = Vec::new();
     while first < end {

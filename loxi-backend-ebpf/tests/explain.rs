@@ -11,8 +11,9 @@ use loxi_core::dataplane::{
     ChoiceMode, Dataplane, DataplaneError, FlowPage, FlowQuery, InjectRequest, Injected, Local, PacketIn,
     SnapshotPage, SnapshotQuery,
 };
+use loxi_core::ir::EntityKey;
 use loxi_core::net::PortName;
-use loxi_core::packet::{Counters, Fate, Stage, State, Timestamp};
+use loxi_core::packet::{Counters, Fate, Stage, State, Timestamp, Trace, TraceStep};
 use loxi_core::reason::DropReason;
 use loxi_reference::ReferencePath;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,6 +38,8 @@ struct Asking {
     forwarded: AtomicUsize,
     short: AtomicUsize,
     made_room: AtomicUsize,
+    /// Packets of which rules or isolations decided, by name.
+    named: AtomicUsize,
     differences: Mutex<Vec<String>>,
 }
 
@@ -60,6 +63,13 @@ fn difference(explained: &Explained, injected: &Injected) -> Option<String> {
         .then(|| format!("stages {:#b}, where the programs met {met:#b}", explained.stages))
 }
 
+/// Entities of the policies that decided.
+fn deciders(trace: &Trace) -> Vec<EntityKey> {
+    let judged = |step: &&TraceStep| matches!(step.stage, Stage::EgressPolicy | Stage::IngressPolicy);
+    let entity = |step: &TraceStep| step.entry.as_ref()?.entity.clone();
+    trace.steps.iter().filter(judged).filter_map(entity).collect()
+}
+
 impl Asking {
     fn new(mode: Mode) -> Self {
         let zero = AtomicUsize::default;
@@ -70,6 +80,7 @@ impl Asking {
             forwarded: zero(),
             short: zero(),
             made_room: zero(),
+            named: zero(),
             differences,
         }
     }
@@ -77,9 +88,29 @@ impl Asking {
     fn ask(&self, request: &InjectRequest) -> Vec<Explained> {
         let now = request.now.unwrap_or_else(|| Timestamp(loxi_linux::clock::now()));
         let explain = |packet: &PacketIn| {
-            self.local.with_backend(|ebpf| ebpf.explain_programs(packet, now, &request.choices).unwrap())
+            self.local.with_backend(|ebpf| {
+                let explained = ebpf.explain_programs(packet, now, &request.choices).unwrap();
+                self.compare_deciders(ebpf, packet, now, &explained);
+                explained
+            })
         };
         request.packets.iter().map(explain).collect()
+    }
+
+    /// Whether the rules and isolations that decide are named as the reference names them.
+    fn compare_deciders(&self, ebpf: &Ebpf, packet: &PacketIn, now: Timestamp, explained: &Explained) {
+        let named = deciders(&explained.trace);
+        let judged = |step: &TraceStep| matches!(step.stage, Stage::EgressPolicy | Stage::IngressPolicy);
+        if explained.is_unfinished() || !explained.trace.steps.iter().any(judged) {
+            return;
+        }
+        let mut path = ReferencePath::assuming(&capabilities());
+        let by_reference = ebpf.explain_by(&mut path, packet, now).unwrap();
+        self.named.fetch_add(named.len(), Ordering::Relaxed);
+        if named != deciders(&by_reference.trace) {
+            let told = format!("{}\n  where the reference has\n{}", explained.trace, by_reference.trace);
+            self.differences.lock().unwrap().push(told);
+        }
     }
 
     /// Fails if anything differed, or if too little was compared to say that nothing does.
@@ -166,6 +197,8 @@ async fn rows(mode: Mode) {
     let report = run_rows(&asking).await.unwrap();
     assert!(report.failures().is_empty(), "{report}");
     asking.finish(200, 0);
+    let named = asking.named.load(Ordering::Relaxed);
+    assert!(named > 10, "only {named} deciders were named");
 }
 
 async fn generated(mode: Mode) {

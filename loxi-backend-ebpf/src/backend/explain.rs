@@ -2,9 +2,12 @@
 //! programs leave to it.
 
 use super::{Ebpf, Inner, inject::too_short};
-use crate::explain::{Around, Explained, explain};
+use crate::explain::{Around, By, Explained, Judgement, explain};
+use crate::plan::rules_of;
 use crate::run::Choices;
 use loxi_core::dataplane::{ChoiceMode, DataplaneError, Injected, PacketIn, SlowPath};
+use loxi_core::ir::{EntityKey, PolicyDirection, PolicyIsolation, Port};
+use loxi_core::net::PortName;
 use loxi_core::packet::{Fate, FirstChoice, Stage, Timestamp, Trace, TraceStep, Verdict};
 use loxi_core::reason::PuntReason;
 use loxi_ebpf_layout::scratch::Question;
@@ -72,6 +75,7 @@ impl Inner {
                 fate,
                 outputs: Vec::new(),
                 stages: 0,
+                policies: Vec::new(),
             });
         }
         let around = Around {
@@ -82,8 +86,33 @@ impl Inner {
         };
         let mut explained = explain(&around, number, &packet.bytes, packet.at.unwrap_or(now), question)
             .map_err(|error| DataplaneError::Internal(error.to_string()))?;
+        self.name_policies(&mut explained);
         self.add_origins(&mut explained.trace);
         Ok(explained)
+    }
+
+    /// Names the rules and isolations that decided: those of the pipeline, where the group in the tables is the
+    /// one that it makes.
+    fn name_policies(&self, explained: &mut Explained) {
+        for judgement in &explained.policies {
+            let Judgement { step, port, direction, group, by } = judgement;
+            let own = rules_of(&self.pipeline, *direction, port).filter(|own| own.digest == *group);
+            let entity = own.and_then(|own| match by {
+                By::Rule(number) => own.rules.get(number).cloned().map(EntityKey::PolicyRule),
+                By::Isolation => self.isolation_of(*direction, port),
+                By::Nothing => None,
+            });
+            let entry = explained.trace.steps.get_mut(*step).and_then(|step| step.entry.as_mut());
+            if let (Some(entity), Some(entry)) = (entity, entry) {
+                (entry.entity, entry.text) = (Some(entity), String::new());
+            }
+        }
+    }
+
+    fn isolation_of(&self, direction: PolicyDirection, port: &PortName) -> Option<EntityKey> {
+        let port = self.pipeline.get::<Port>(port)?;
+        let isolating = |of: &&PolicyIsolation| of.direction == direction && of.subject.contains(port);
+        self.pipeline.policy_isolations().find(isolating).map(|of| EntityKey::PolicyIsolation(of.key()))
     }
 
     /// Says of each entity where its owner has it from. Tables don't hold that; it decides nothing.

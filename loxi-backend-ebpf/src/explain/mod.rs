@@ -37,8 +37,11 @@ mod tests;
 mod words;
 
 use crate::install::Names;
+use crate::plan::Digest;
 use crate::run::fate_of;
 use crate::sys::{GLOBALS, Kernel, KernelError, PORTS};
+use loxi_core::ir::PolicyDirection;
+use loxi_core::net::PortName;
 use loxi_core::packet::{Fate, Output, Stage, Timestamp, Trace, TraceEntry, TraceStep};
 use loxi_ebpf_layout::code::{self, program};
 use loxi_ebpf_layout::l2::{Port, port};
@@ -84,6 +87,34 @@ pub struct Explained {
     pub outputs: Vec<Output>,
     /// Stages that the programs count it at, by number, a bit each.
     pub stages: u32,
+    /// Steps at which a group of rules judged it.
+    pub(crate) policies: Vec<Judgement>,
+}
+
+/// What a group of rules said of a packet. Tables have rules by number, not by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Judgement {
+    /// Which step tells of it.
+    pub(crate) step: usize,
+    /// Whose rules.
+    pub(crate) port: PortName,
+    /// For which connections.
+    pub(crate) direction: PolicyDirection,
+    /// The group's name.
+    pub(crate) group: Digest,
+    /// What of the group decided.
+    pub(crate) by: By,
+}
+
+/// What of a group of rules decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// A rule, by its number.
+    Rule(u32),
+    /// That the port is isolated.
+    Isolation,
+    /// Nothing: no rule means the packet.
+    Nothing,
 }
 
 impl Explained {
@@ -124,6 +155,7 @@ struct Walk<'a> {
     /// State and source of a flow that it ends, which count no more.
     freed: Option<(u8, Addr)>,
     steps: Vec<TraceStep>,
+    policies: Vec<Judgement>,
     outputs: Vec<Output>,
 }
 
@@ -156,6 +188,7 @@ impl<'a> Walk<'a> {
             forgotten: Vec::new(),
             freed: None,
             steps: Vec::new(),
+            policies: Vec::new(),
             outputs: Vec::new(),
         }
     }
@@ -174,6 +207,7 @@ impl<'a> Walk<'a> {
                 fate,
                 outputs: self.outputs,
                 stages: self.p.stages,
+                policies: self.policies,
             }),
         }
     }

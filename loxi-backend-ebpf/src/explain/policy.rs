@@ -2,8 +2,9 @@
 
 use super::flows::Key;
 use super::tables::width;
-use super::{Step, Walk, words};
+use super::{By, Judgement, Step, Walk, words};
 use crate::sys::{PEER_RULES, PEERS, POLICIES, PORT_POLICY, PORT_RULES, VRFS};
+use loxi_core::ir::PolicyDirection;
 use loxi_core::net::IpProtocol;
 use loxi_core::packet::Stage;
 use loxi_ebpf_layout::Addr;
@@ -86,8 +87,11 @@ impl Walk<'_> {
             return Ok(());
         }
         let family = self.p.family;
-        let (direction, peer) =
-            if self.at == Stage::EgressPolicy { ("egress", c.dst) } else { ("ingress", c.src) };
+        let (direction, peer) = if self.at == Stage::EgressPolicy {
+            (PolicyDirection::Egress, c.dst)
+        } else {
+            (PolicyDirection::Ingress, c.src)
+        };
         let key = format!(
             "{direction} of {}: {} -> {} {} {}",
             self.port_name(c.subject),
@@ -96,10 +100,20 @@ impl Walk<'_> {
             IpProtocol(c.protocol),
             u16::from_be(c.dport)
         );
-        let (verdict, text) = self.judge(c, &peer);
+        let (verdict, by) = self.judge(c, &peer);
         let digest = self.t.names.rules.live(c.group);
         let group = digest.map_or_else(|| words::nameless(c.group), |digest| format!("{digest:?}"));
+        let text = match by {
+            By::Rule(number) => format!("rule {number}"),
+            By::Isolation => "isolation".to_owned(),
+            By::Nothing => "no rule".to_owned(),
+        };
         let entry = words::learned(format!("{text} of rules {group}"));
+        let port = self.t.names.ports.live(c.subject.into());
+        if let (Some(group), Some(port)) = (digest, port) {
+            let (step, port, group) = (self.steps.len(), port.clone(), *group);
+            self.policies.push(Judgement { step, port, direction, group, by });
+        }
         match verdict {
             Ok(()) => {
                 self.saw(key, entry, "allow");
@@ -109,10 +123,10 @@ impl Walk<'_> {
         }
     }
 
-    /// Verdict, and which rule gave it.
-    fn judge(&self, c: &Connection, peer: &Addr) -> (Step, String) {
+    /// Verdict, and what gave it.
+    fn judge(&self, c: &Connection, peer: &Addr) -> (Step, By) {
         let Some(rules) = self.t.array(POLICIES, c.group) else {
-            return (Ok(()), "no such group".to_owned());
+            return (Ok(()), By::Nothing);
         };
         let family = self.p.family;
         let key = PeerKey { bits: PEER_FIXED_BITS + width(family), family: family.into(), addr: *peer };
@@ -128,7 +142,8 @@ impl Walk<'_> {
         let (Some(by_peer), Some(by_port)) = (by_peer, self.t.longest(PORT_RULES, &port)) else {
             // No rule means them, so what the group says without rules counts.
             let verdict = if rules.isolated != 0 { Err(drop::POLICY_ISOLATED) } else { Ok(()) };
-            return (verdict, "no rule".to_owned());
+            let by = if verdict.is_err() { By::Isolation } else { By::Nothing };
+            return (verdict, by);
         };
         // In `admin` and `baseline` a rule that passes leaves its tier.
         let mut passed = 0;
@@ -136,14 +151,14 @@ impl Walk<'_> {
             let at = n as u32;
             let tier = u32::from(at >= rules.admin) + u32::from(at >= rules.network_policy);
             if tier == 2 && rules.isolated != 0 {
-                return (Err(drop::POLICY_ISOLATED), "isolation".to_owned());
+                return (Err(drop::POLICY_ISOLATED), By::Isolation);
             }
             let both = peer & port;
             if both == 0 || passed == tier + 1 {
                 continue;
             }
             let lowest = both & both.wrapping_neg();
-            let rule = format!("rule {}", 64 * at + lowest.trailing_zeros());
+            let rule = By::Rule(64 * at + lowest.trailing_zeros());
             if rules.allow.words[n] & lowest != 0 {
                 return (Ok(()), rule);
             }
@@ -153,9 +168,9 @@ impl Walk<'_> {
             passed = tier + 1;
         }
         if rules.isolated != 0 && rules.network_policy as usize >= by_peer.words.len() {
-            return (Err(drop::POLICY_ISOLATED), "isolation".to_owned());
+            return (Err(drop::POLICY_ISOLATED), By::Isolation);
         }
-        (Ok(()), "no rule".to_owned())
+        (Ok(()), By::Nothing)
     }
 
     /// An established flow under another configuration than when it was decided.

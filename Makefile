@@ -9,6 +9,7 @@ LAB := $(TARGET)/release/lab
 # Builds run as you are; only the lab needs root.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BACKEND ?= ebpf
+HOOKS ?= tc
 FUZZ_SECONDS ?= 30
 
 .DEFAULT_GOAL := help
@@ -18,10 +19,10 @@ help: ## show this
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
 	  || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1   \2/p' $(firstword $(MAKEFILE_LIST))
 
-run: ## the two-node lab, until Ctrl-C (ONCE=1: run its table and exit; BACKEND=reference; LAB_ARGS=...)
+run: ## the two-node lab, until Ctrl-C (ONCE=1: run its table and exit; HOOKS=xdp|both; BACKEND=reference; LAB_ARGS=...)
 	@scripts/preflight run
 	cargo build --release --bin lab --bin loxilightd --bin llcli
-	$(SUDO) $(LAB) run --backend $(BACKEND) $(if $(ONCE),--once) $(LAB_ARGS)
+	$(SUDO) $(LAB) run --backend $(BACKEND) --hooks $(HOOKS) $(if $(ONCE),--once) $(LAB_ARGS)
 
 test: ## everything that CI holds the tree to
 	@scripts/test

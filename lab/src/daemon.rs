@@ -53,6 +53,37 @@ impl Backend {
     }
 }
 
+/// Where the programs of [`Backend::Ebpf`] meet packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hooks {
+    /// TC at every port.
+    #[default]
+    Tc,
+    /// XDP at uplinks, TC at all other ports.
+    Xdp,
+    /// Both at uplinks.
+    Both,
+}
+
+impl Hooks {
+    /// As the daemon's command line names them.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tc => "tc",
+            Self::Xdp => "xdp",
+            Self::Both => "both",
+        }
+    }
+
+    /// Whether a backend has programs at XDP then.
+    #[must_use]
+    pub fn by_xdp(self, backend: Backend) -> bool {
+        backend == Backend::Ebpf && self != Self::Tc
+    }
+}
+
 /// Why a daemon does not serve.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -115,6 +146,7 @@ pub enum DaemonError {
 pub struct Daemon {
     node: u8,
     backend: Backend,
+    hooks: Hooks,
     child: Child,
     dataplane: RemoteDataplane,
 }
@@ -147,6 +179,7 @@ impl Daemon {
         node: u8,
         program: &Path,
         backend: Backend,
+        hooks: Hooks,
     ) -> Result<Self, DaemonError> {
         let plan = world.plan();
         let described = pipeline(plan, node).map_err(|source| DaemonError::Pipeline { node, source })?;
@@ -164,7 +197,8 @@ impl Daemon {
         let instance = plan.node_instance(node);
         let mut command = Command::new(program);
         command
-            .args(["--backend", backend.name(), "--pipeline", "/run/lab/pipeline.yaml"])
+            .args(["--backend", backend.name(), "--hooks", hooks.name()])
+            .args(["--pipeline", "/run/lab/pipeline.yaml"])
             .args(["--instance", &instance, "--run-dir", &format!("/run/loxi/{instance}")])
             .args(["--dataplane-netns", "/run/netns/loxilight"])
             .args(["--metrics", &format!("unix:/run/loxi/{instance}/metrics.sock")])
@@ -184,7 +218,7 @@ impl Daemon {
             .await
             .map_err(|error| DaemonError::Channel { node, reason: error.to_string() })?;
         let child = child.0.take().ok_or(DaemonError::NoNode(node))?;
-        Ok(Self { node, backend, child, dataplane })
+        Ok(Self { node, backend, hooks, child, dataplane })
     }
 
     /// Its node.
@@ -197,6 +231,12 @@ impl Daemon {
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.backend
+    }
+
+    /// Whether it has programs at XDP.
+    #[must_use]
+    pub fn is_by_xdp(&self) -> bool {
+        self.hooks.by_xdp(self.backend)
     }
 
     /// Its process.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Parser;
 use lab::bench;
-use lab::daemon::Backend;
+use lab::daemon::{Backend, Hooks};
 use lab::invitation::invitation;
 use lab::plan::Plan;
 use lab::report::{Report, Table, Totals, Versions};
@@ -72,6 +72,7 @@ async fn measure(options: &options::Bench) -> anyhow::Result<ExitCode> {
     let setup = Setup {
         plan: Plan::new(&options.instance)?,
         backend: options.backend.into(),
+        hooks: Hooks::Tc,
         loxilightd: program(options.bin_dir.as_deref(), "loxilightd")?,
     };
     let effort = bench::Effort { each: Duration::from_millis(options.each), rounds: options.rounds };
@@ -124,6 +125,7 @@ async fn execute(run: &Run, table: &mut Table) -> anyhow::Result<(Session, bool)
     let setup = Setup {
         plan: Plan::new(&run.instance)?,
         backend: run.backend.into(),
+        hooks: run.hooks.into(),
         loxilightd: program(run.bin_dir.as_deref(), "loxilightd")?,
     };
     let rows: Vec<Row> = rows::table().into_iter().filter(|row| row.is_meant(&run.only)).collect();
@@ -168,6 +170,7 @@ async fn examine(
     Ok(Report {
         instance: run.instance.clone(),
         backend: setup.backend,
+        hooks: setup.hooks,
         versions: Versions {
             lab: env!("CARGO_PKG_VERSION").into(),
             daemon: daemon.unwrap_or_default(),

@@ -36,6 +36,10 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value = "ebpf")]
     pub(crate) backend: BackendName,
 
+    /// At which hooks of uplinks the programs of the backend ebpf meet packets.
+    #[arg(long, value_enum, default_value = "tc")]
+    pub(crate) hooks: HooksName,
+
     /// Name of this lab; several can run beside each other.
     #[arg(long, default_value = "lab")]
     pub(crate) instance: String,
@@ -110,6 +114,27 @@ impl From<BackendName> for lab::daemon::Backend {
             BackendName::Ebpf => Self::Ebpf,
             BackendName::Reference => Self::Reference,
             BackendName::None => Self::None,
+        }
+    }
+}
+
+/// Hooks by their name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HooksName {
+    /// TC.
+    Tc,
+    /// XDP.
+    Xdp,
+    /// XDP for what goes on by an uplink, TC for the rest.
+    Both,
+}
+
+impl From<HooksName> for lab::daemon::Hooks {
+    fn from(name: HooksName) -> Self {
+        match name {
+            HooksName::Tc => Self::Tc,
+            HooksName::Xdp => Self::Xdp,
+            HooksName::Both => Self::Both,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::daemon::Backend;
+use crate::daemon::{Backend, Hooks};
 use crate::plan::Family;
 use crate::rows::{Outcome, Row};
 use crate::session::Progress;
@@ -87,6 +87,8 @@ pub struct Report {
     pub instance: String,
     /// The daemons' backend.
     pub backend: Backend,
+    /// Where its programs were.
+    pub hooks: Hooks,
     /// What ran.
     pub versions: Versions,
     /// How many rows went how.
@@ -233,6 +235,7 @@ mod tests {
         Report {
             instance: "lab".into(),
             backend: Backend::None,
+            hooks: Hooks::Tc,
             versions: Versions { lab: "0".into(), daemon: "0".into(), kernel: "0".into() },
             totals: Totals::of(&rows, Duration::ZERO),
             checks: vec![Check { name: "c".into(), ok: check, detail: String::new() }],

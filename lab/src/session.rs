@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::daemon::{Backend, Daemon, DaemonError};
+use crate::daemon::{Backend, Daemon, DaemonError, Hooks};
 use crate::plan::{Family, NODES, Plan, Spot};
 use crate::proof::books::{Books, BooksError, Page, missing};
 use crate::proof::bystander;
@@ -50,6 +50,8 @@ pub struct Setup {
     pub plan: Plan,
     /// What the daemons hold.
     pub backend: Backend,
+    /// Where its programs are.
+    pub hooks: Hooks,
     /// The daemon's program.
     pub loxilightd: PathBuf,
 }
@@ -87,9 +89,17 @@ impl Session {
     /// If something can't be made or started; then nothing is left.
     pub async fn start(setup: &Setup) -> Result<Self, SessionError> {
         let plan = setup.plan.clone();
-        let world = tokio::task::spawn_blocking(move || World::create(&plan)).await??;
+        let by_xdp = setup.hooks.by_xdp(setup.backend);
+        let make = move || {
+            let world = World::create(&plan)?;
+            if by_xdp {
+                world.merge_segments()?;
+            }
+            Ok::<_, WorldError>(world)
+        };
+        let world = tokio::task::spawn_blocking(make).await??;
         let servers = Servers::start(&world)?;
-        let start = |node| Daemon::start(&world, node, &setup.loxilightd, setup.backend);
+        let start = |node| Daemon::start(&world, node, &setup.loxilightd, setup.backend, setup.hooks);
         let (first, second) = tokio::join!(start(NODES[0]), start(NODES[1]));
         let daemons = vec![first?, second?];
         Ok(Self { daemons, _servers: servers, world })
@@ -153,16 +163,14 @@ impl Session {
     ) -> Result<Vec<RowResult>, SessionError> {
         let mut books = Books::open(&self.world, &self.daemons).await?;
         self.warm_up().await?;
-        let mut before = books.settled().await?;
+        let mut before = books.settled(None).await?;
         let mut results = Vec::new();
         for row in rows {
             tell(Progress::Begun(row));
             let (outcome, took) = timed(row.clone(), self.world.spots()).await?;
             let after = self.counted(&books, row, &before, outcome.is_ok()).await?;
-            let mut wrong = books.errors(&after);
-            if !wrong.is_empty() {
-                books.reopen_at(&after);
-            }
+            let mut wrong = books.errors(&after, row);
+            books.reopen_at(&after);
             if outcome.is_ok() {
                 wrong.extend(missing(row, &before, &after));
             }
@@ -183,13 +191,13 @@ impl Session {
         arrived: bool,
     ) -> Result<Page, BooksError> {
         for _ in 0..20 {
-            let page = books.settled().await?;
+            let page = books.settled(Some(row)).await?;
             if !arrived || missing(row, before, &page).is_empty() {
                 return Ok(page);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        books.settled().await
+        books.settled(Some(row)).await
     }
 
     async fn run_beside(

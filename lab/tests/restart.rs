@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fixture::{plan, privileged, programs, state};
-use lab::daemon::{Backend, Daemon};
+use lab::daemon::{Backend, Daemon, Hooks};
 use lab::plan::{self as lab_plan, Family, SERVER_PORT, SERVICE_PORT, Spot};
 use lab::traffic::answer::Servers;
 use lab::traffic::ask;
@@ -138,7 +138,7 @@ async fn a_killed_daemon_is_not_missed() {
         tokio::task::spawn_blocking(move || World::create(&plan)).await.unwrap().unwrap()
     };
     let servers = Servers::start(&world).unwrap();
-    let start = |node| Daemon::start(&world, node, &loxilightd, Backend::Ebpf);
+    let start = |node| Daemon::start(&world, node, &loxilightd, Backend::Ebpf, Hooks::Tc);
     let second = start(2).await.unwrap();
     let mut first = Some(start(1).await.unwrap());
     let client = world.spot(Spot::Pod(1, 1)).unwrap();

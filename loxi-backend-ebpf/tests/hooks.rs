@@ -434,6 +434,24 @@ fn a_qdisc_stays_while_others_use_it() {
     assert_eq!(listed(host).tc, AtTc { programs: vec![], clsact: true });
 }
 
+#[test]
+fn a_filter_that_somebody_took_away_is_missed() {
+    if !privileged("a_filter_that_somebody_took_away_is_missed") {
+        return;
+    }
+    let lan = service();
+    let host = &lan.hosts[1];
+    let local = balancer(host, Mode::Tc, Way::Filters);
+    local.attach(&eth0()).unwrap();
+    let has_lost = || local.with_backend(|ebpf| ebpf.has_lost(&eth0()));
+    assert!(!has_lost());
+    run(host, "tc qdisc del dev eth0 clsact");
+    assert!(has_lost());
+    local.attach(&eth0()).unwrap();
+    assert!(!has_lost());
+    works(&lan);
+}
+
 /// What [`killed`] starts: a balancer that waits to be killed. By itself it does nothing.
 #[test]
 fn held_until_killed() {

@@ -68,11 +68,11 @@ impl Traffic {
             }
             Self::Programs(programs) => {
                 let Some(namespaces) = &programs.namespaces else { return Ok(false) };
-                let attached = engine.with_backend(|node| match node {
-                    Node::Ebpf(backend) => backend.device(&port.name),
-                    Node::Reference(_) => None,
+                let (attached, off) = engine.with_backend(|node| match node {
+                    Node::Ebpf(backend) => (backend.device(&port.name), backend.has_lost(&port.name)),
+                    Node::Reference(_) => (None, false),
                 });
-                Ok(attached.is_some() && attached != namespaces.index(port)?)
+                Ok(attached.is_some() && (off || attached != namespaces.index(port)?))
             }
         }
     }

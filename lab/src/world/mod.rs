@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use loxi_linux::layout::LayoutError;
 use loxi_linux::netns::{NetNs, NetNsError};
+use loxi_linux::offload::{self, Offload, OffloadError};
 use loxi_linux::place::{MountNs, PlaceError};
 use loxi_linux::rtnetlink::{OperState, Rtnl, RtnlError};
 use loxi_linux::sys::{Ns, RealSys, Sys, SysError};
@@ -24,7 +25,7 @@ use loxi_linux::sysctl::SysctlError;
 pub use claim::Claim;
 pub use removal::{Removed, remove};
 
-use crate::plan::{NODES, Plan, Spot};
+use crate::plan::{NODES, PODS, Plan, Spot};
 
 /// Where every instance has its folder.
 pub const FOLDER: &str = "/run/loxi-lab";
@@ -170,6 +171,27 @@ impl World {
         self.mounts.get(&node)
     }
 
+    /// Has every device of a port, and its other end, merge the segments that it receives: only then a veth has the queues
+    /// into which programs at XDP send.
+    ///
+    /// # Errors
+    /// If a device has no such switch.
+    pub fn merge_segments(&self) -> Result<(), WorldError> {
+        let ports = |node: &u8| PODS.map(|pod| Spot::Pod(*node, pod));
+        for spot in NODES.iter().flat_map(ports) {
+            merge(self.spot(spot), &spot, &["eth0"])?;
+        }
+        for node in NODES {
+            let spot = Spot::Node(node);
+            merge(self.spot(spot), &spot, &["eth0", "loxi_host"])?;
+            merge(self.spot(Spot::Wire), &Spot::Wire, &[&spot.to_string()])?;
+            let inside = PODS.map(|pod| format!("hs{pod}"));
+            let inside: Vec<&str> = inside.iter().map(String::as_str).chain(["loxi_host"]).collect();
+            merge(self.dataplane(node), &format!("dataplane of n{node}"), &inside)?;
+        }
+        Ok(())
+    }
+
     /// Removes it all and says what could not be removed, which dropping only prints.
     ///
     /// # Errors
@@ -225,6 +247,13 @@ pub fn node_run(plan: &Plan, node: u8) -> PathBuf {
 
 fn ns(plan: &Plan, spot: Spot) -> Ns {
     Ns::at(netns_file(plan, spot))
+}
+
+fn merge(at: Option<&NetNs>, name: &dyn std::fmt::Display, devices: &[&str]) -> Result<(), WorldError> {
+    let Some(at) = at else { return Ok(()) };
+    let failed = |source: OffloadError| WorldError::Sys { spot: name.to_string(), source: source.into() };
+    let set = || devices.iter().try_for_each(|device| offload::set(device, Offload::Gro, true));
+    at.run(set)?.map_err(failed)
 }
 
 fn await_links_of(spot: &str, end: Instant) -> Result<(), WorldError> {

@@ -24,6 +24,10 @@ pub fn finish<C: Ctx>(ctx: C) -> i32 {
     if code::is_unfinished(fate) {
         return hand_on(ctx, p);
     }
+    if C::XDP && fate >= code::PUNTED && p.flags & flag::ASKED == 0 && tc_follows() {
+        // Nothing of it has changed: it comes by again, to be counted there.
+        return C::PASS;
+    }
     if p.tracking == tracking::ESTABLISHED {
         if p.family == family::V4 { touch::<V4>(p) } else { touch::<V6>(p) }
     }

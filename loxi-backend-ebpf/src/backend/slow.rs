@@ -71,6 +71,15 @@ impl Ebpf {
         inner.installer.attached.get(port).map(|device| device.ifindex).filter(|index| *index != 0)
     }
 
+    /// Whether somebody has taken our programs off the device of an attached port. Attaching again binds them again.
+    #[must_use]
+    pub fn has_lost(&self, port: &PortName) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        let device = inner.installer.attached.get(port).map(|device| device.ifindex);
+        device.is_some_and(|device| inner.hooks.has_lost(&inner.place, port.as_str(), device))
+    }
+
     /// Takes everything out of the kernel: hooks, programs, tables, and with them what was learned.
     ///
     /// # Errors

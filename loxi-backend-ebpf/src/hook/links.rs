@@ -251,8 +251,19 @@ impl Hooks {
 
     /// Whether a device is bound that is still there, and is this one.
     pub(crate) fn holds(&self, name: &str, device: u32) -> bool {
-        let is = |held: &Held| held.device().is_ok_and(|index| index == device && index != 0);
-        [At::Tc, At::Xdp].iter().any(|at| self.held.get(&(name.to_owned(), *at)).is_some_and(is))
+        let held = [At::Tc, At::Xdp].into_iter().filter_map(|at| self.held.get(&(name.to_owned(), at)));
+        let mut held =
+            held.map(|held| held.device().is_ok_and(|index| index == device && index != 0)).peekable();
+        held.peek().is_some() && held.all(|is| is)
+    }
+
+    /// Whether something that was bound to a device by a name is gone, though its device is not: filters go with a
+    /// qdisc that somebody removes. A kernel that doesn't say is no proof.
+    pub(crate) fn has_lost(&mut self, place: &Place, name: &str, device: u32) -> bool {
+        [At::Tc, At::Xdp].into_iter().any(|at| {
+            let held = self.kept(place, &(name.to_owned(), at));
+            held.is_ok_and(|held| held.is_some_and(|held| held.device().is_ok_and(|index| index != device)))
+        })
     }
 }
 

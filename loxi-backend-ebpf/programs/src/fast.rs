@@ -15,7 +15,7 @@ use crate::ctx::{Ctx, UNTAGGED, at};
 use crate::finish::open;
 use crate::maps::{ANSWERS, BRIDGES, COUNTERS, INTERFACES, PATH_MTUS, PORTS, STATIONS};
 use crate::outer::ip_in_ip;
-use crate::parse::{ETH, add32, ethertype, fold};
+use crate::parse::{ETH, LESS_HOP, add32, ethertype, fold, older};
 use crate::stage::forward::tunnel_of;
 use crate::stage::packet;
 use crate::table::{Family, Key, V4, V6, find_apart, find_home};
@@ -253,10 +253,11 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
             count(here.beside.port, out.port as u32, length, length);
         }
     }
-    if flags & NAT != 0 && !translate::<C, F>(ctx, heads, &Key { src: pair[0], dst: pair[1], rest }) {
+    let sums = here.port.exit & exit::SUMS != 0;
+    if flags & NAT != 0 && !translate::<C, F>(ctx, heads, &Key { src: pair[0], dst: pair[1], rest }, sums) {
         return Some(C::DROP);
     }
-    if flags & ROUTED != 0 && !route::<C, F>(ctx, link.dmac, link.smac) {
+    if flags & ROUTED != 0 && !route::<C, F>(ctx, link.dmac, link.smac, sums) {
         return Some(C::DROP);
     }
     if flags & IPIP != 0 && here.beside.flags & (flag::ASKED | flag::DRY) == 0 {
@@ -469,7 +470,7 @@ pub fn difference(old: &Addr, new: &Addr, words: usize) -> u32 {
 
 /// Gives the packet the addresses and ports of its flow's translation.
 #[inline(always)]
-pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
+pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key, sums: bool) -> bool {
     let words = if F::PLACES == V4::PLACES { 1 } else { 4 };
     let old = &heads.key;
     let sources = difference(&old.src, &new.src, words);
@@ -503,6 +504,9 @@ pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
             (*ip)[4] = new.dst.0[0];
         }
     } else {
+        if sums {
+            ctx.whole_sum(addrs);
+        }
         let Some(ip) = at::<C, [[u32; 4]; 2]>(ctx, ETH + 8) else { return false };
         // SAFETY: as above, 32 bytes.
         unsafe { *ip = [new.src.0, new.dst.0] };
@@ -519,18 +523,9 @@ pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
     true
 }
 
-/// The word of TTL, protocol and checksum, one hop later (RFC 1624): the TTL is its first byte, so
-/// the checksum grows by one in this machine's order. All ones is zero.
-#[inline(always)]
-pub fn older(word: u32) -> u32 {
-    let check = (word >> 16) + 1;
-    let check = if check >= 0xffff { check + 1 } else { check };
-    (word & 0xffff) - 1 | check << 16
-}
-
 /// A new link layer, one hop less.
 #[inline(always)]
-fn route<C: Ctx, F: Family>(ctx: C, dmac: u64, smac: u64) -> bool {
+fn route<C: Ctx, F: Family>(ctx: C, dmac: u64, smac: u64, sums: bool) -> bool {
     let Some(frame) = at::<C, [u8; ETH + 12]>(ctx, 0) else { return false };
     let frame: *mut u8 = frame.cast();
     // SAFETY: `at` has checked 26 bytes.
@@ -542,6 +537,9 @@ fn route<C: Ctx, F: Family>(ctx: C, dmac: u64, smac: u64) -> bool {
             *word = older(old);
         } else {
             *frame.add(ETH + 7) -= 1;
+            if sums {
+                ctx.whole_sum(LESS_HOP);
+            }
         }
     }
     true

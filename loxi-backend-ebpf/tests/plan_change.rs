@@ -304,8 +304,8 @@ fn a_change_of_one_entity_compiles_what_it_concerns_alone() {
         let mut interface = node.interfaces().next().unwrap().clone();
         interface.mtu = Mtu::new(1300).unwrap();
         let units = compiled_again(&node, &with(&node, interface));
-        // Itself, its link and bridge, its two addresses.
-        assert_eq!(units.len(), 5, "{units:?}");
+        // Itself, its link, its two addresses.
+        assert_eq!(units.len(), 4, "{units:?}");
     }
 }
 

@@ -76,10 +76,10 @@ interfaces:
         "port_vlan p5 5: tagged",
         "port_vlan p5 7: tagged",
         "port p5: representor exists|up|punt|trunk|native|bridged mac 02:00:00:00:00:05 mtu 1500 zone z \
-         bridge b vlan 3 routed_vlan 7",
+         bridge b vlan 3",
         "port_vlan p6 5: tagged|native",
         "port p6: representor exists|up|trunk|native|learn|bridged mac 02:00:00:00:00:06 mtu 1500 zone z \
-         bridge b vlan 5 routed_vlan 5 interface i2 gateway 02:00:00:00:01:02",
+         bridge b vlan 5 interface i2 gateway 02:00:00:00:01:02",
         "port_vlan p7 4: tagged",
         "port p7: representor exists|up|trunk|learn|bridged mac 02:00:00:00:00:07 mtu 1500 zone z bridge b",
     ];

@@ -36,8 +36,8 @@ pub struct Port {
     pub side: u8,
     /// See [`exit`].
     pub exit: u8,
-    /// VLAN in which what is routed leaves by a trunk; 0: none.
-    pub routed_vlan: u16,
+    /// Nothing yet.
+    pub reserved: u16,
     /// Nothing yet.
     pub spare: [u64; 2],
 }
@@ -114,6 +114,8 @@ pub mod exit {
     pub const PEER: u8 = 1;
     /// XDP may send there too.
     pub const XDP: u8 = 2;
+    /// It is no veth: what comes in by it may have a checksum of all of it, which the device has taken.
+    pub const SUMS: u8 = 4;
 }
 
 /// Policy of a port. Each word is changed at once.
@@ -177,9 +179,6 @@ pub mod bridge {
     /// Questions for static neighbours are answered.
     pub const PROXY: u32 = 32;
 }
-
-/// In place of a VLAN: the whole bridge.
-pub const ANY_VLAN: u16 = 0xffff;
 
 /// A VLAN that a port carries: bits of the value of a [`PortVlan`].
 pub mod carried {

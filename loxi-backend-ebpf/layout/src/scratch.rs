@@ -42,8 +42,8 @@ pub struct Packet {
     pub l3: u16,
     /// Where the transport header is.
     pub l4: u16,
-    /// Length of the IP packet.
-    pub ip_len: u16,
+    /// Length of the IP packet. With IPv6's header it may be more than 16 bits hold.
+    pub ip_len: u32,
     /// Family; 0: no IP.
     pub family: u8,
     /// Protocol.

@@ -40,6 +40,18 @@ pub fn add32(a: u32, b: u32) -> u32 {
     ((sum & 0xffff_ffff) + (sum >> 32)) as u32
 }
 
+/// What a hop less makes of a sum that has IPv6's header in it: the limit is the second byte of its word.
+pub const LESS_HOP: u32 = 0xffff - 0x0100;
+
+/// The word of TTL, protocol and checksum, one hop later (RFC 1624): the TTL is its first byte, so
+/// the checksum grows by one in this machine's order. All ones is zero.
+#[inline(always)]
+pub fn older(word: u32) -> u32 {
+    let check = (word >> 16) + 1;
+    let check = if check >= 0xffff { check + 1 } else { check };
+    (word & 0xffff) - 1 | check << 16
+}
+
 /// Whether a MAC can be a source: neither a group's nor zero.
 #[inline(always)]
 pub fn is_unicast(mac: [u8; 6]) -> bool {
@@ -169,7 +181,7 @@ pub fn ipv4<C: Ctx>(ctx: C, p: &mut Packet, l3: usize) -> Step {
     p.ttl = (third >> 24) as u8;
     p.protocol = (third >> 16) as u8;
     p.tos = (first >> 16) as u8;
-    p.ip_len = len as u16;
+    p.ip_len = len;
     p.l4 = (l3 + 20) as u16;
     let offset = (second & 0x1fff) * 8;
     if second & 0x4000 != 0 {
@@ -221,7 +233,7 @@ pub fn ipv6<C: Ctx>(ctx: C, p: &mut Packet, l3: usize) -> Step {
     p.dst = Addr(dst);
     p.ttl = second as u8;
     p.tos = (first >> 20) as u8;
-    p.ip_len = (40 + payload) as u16;
+    p.ip_len = 40 + payload;
     p.flags |= flag::DF;
     let mut next = (second >> 8) as u8;
     let (mut at, mut left) = (l3 + 40, payload);

@@ -26,7 +26,7 @@ impl Walk<'_> {
         let any = EndKey { vrf, port, family, kind: of | ANY_KEY, reserved: 0, vni: 0, dst };
         let Some(here) = self.t.look(ENDINGS, &any) else { return Ok(false) };
         let mut key = EndKey { kind: of, ..any };
-        let end = usize::from(self.p.l3) + usize::from(self.p.ip_len);
+        let end = usize::from(self.p.l3) + self.p.ip_len as usize;
         let whole = self.p.flags & flag::FRAGMENT == 0;
         if of == kind::VXLAN {
             let at = usize::from(self.p.l4) + 8;

@@ -24,7 +24,7 @@ struct Heads {
     dmac: [u8; 6],
     smac: [u8; 6],
     /// Length of the IP packet.
-    len: u16,
+    len: u32,
     ttl: u8,
     tos: u8,
     df: bool,
@@ -198,7 +198,7 @@ impl Walk<'_> {
             },
             dmac: self.bytes(0)?,
             smac: self.bytes(6)?,
-            len,
+            len: len.into(),
             ttl,
             tos: bytes[1],
             df: fragment & 0x4000 != 0,
@@ -219,7 +219,7 @@ impl Walk<'_> {
             key: Key { src, dst, rest: rest::key(sport, dport, head[6], zone) },
             dmac: self.bytes(0)?,
             smac: self.bytes(6)?,
-            len: payload.checked_add(40)?,
+            len: u32::from(payload) + 40,
             ttl: head[7],
             tos: head[0] << 4 | head[1] >> 4,
             df: true,
@@ -269,10 +269,10 @@ impl Walk<'_> {
         }
         let inner = self.p.ended != 0;
         is(inner && flags & (TUNNEL | IPIP) != 0, "its packets leave in a tunnel")?;
-        let padded = !inner && ETH + usize::from(heads.len) != self.frame.len();
+        let padded = !inner && ETH + heads.len as usize != self.frame.len();
         is(flags & ROUTED != 0 && (heads.ttl <= 1 || padded), "its TTL is over, or it is padded")?;
         let link = self.link_of(heads.family, &egress, entry)?;
-        is(heads.len > link.mtu, "it is longer than the MTU")?;
+        is(heads.len > link.mtu.into(), "it is longer than the MTU")?;
         Ok((egress, link))
     }
 

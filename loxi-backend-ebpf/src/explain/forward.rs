@@ -3,14 +3,14 @@
 use super::hash::Tuple;
 use super::resolve::Resolved;
 use super::{Step, Walk, is_group, is_link_local, unclaimed, words};
-use crate::sys::{BRIDGES, INTERFACES, LINKS, LOCAL_ADDRS, STATIONS, TUNNELS};
+use crate::sys::{BRIDGES, INTERFACES, LOCAL_ADDRS, STATIONS, TUNNELS};
 use loxi_core::ir::{EntityKey, FdbKey};
 use loxi_core::net::VlanId;
 use loxi_core::packet::{Stage, TraceEntry};
 use loxi_ebpf_layout::Addr;
 use loxi_ebpf_layout::code::{drop, program, punt};
 use loxi_ebpf_layout::flow::translation;
-use loxi_ebpf_layout::l2::{ANY_VLAN, Link, Port, Station, StationAt, bridge, kind, port};
+use loxi_ebpf_layout::l2::{Link, Port, Station, StationAt, bridge, kind, port};
 use loxi_ebpf_layout::l3::{Interface, VrfAddr, interface};
 use loxi_ebpf_layout::scratch::{flag, l4, tracking, way};
 use loxi_ebpf_layout::tunnel::Tunnel;
@@ -150,7 +150,7 @@ impl Walk<'_> {
             p.way = way::PORT;
             p.out_port = at.port;
             p.subject = at.port;
-            p.mtu = egress.mtu;
+            p.mtu = if egress.flags & port::EXISTS == 0 { u16::MAX } else { egress.mtu };
         }
         Ok(())
     }
@@ -265,6 +265,8 @@ impl Walk<'_> {
             self.p.way = way::TUNNEL;
             self.p.out_tunnel = cold.in_tunnel;
             self.p.mtu = u16::MAX;
+        } else if egress.flags & port::TRUNK != 0 {
+            return false;
         } else {
             self.back_by_port(&egress, number, cold.in_mac);
         }
@@ -275,11 +277,7 @@ impl Walk<'_> {
     }
 
     fn back_by_port(&mut self, egress: &Port, number: u16, mac: [u8; 6]) {
-        let own = if egress.flags & port::BRIDGED != 0 {
-            self.t.look(LINKS, &Link { id: egress.bridge, vlan: ANY_VLAN }).unwrap_or(0) as u16
-        } else {
-            egress.interface
-        };
+        let own = egress.interface;
         let interface = self.interface_of(own).filter(|_| own != 0);
         let p = &mut self.p;
         p.way = way::PORT;

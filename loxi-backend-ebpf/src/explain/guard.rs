@@ -70,7 +70,7 @@ impl Walk<'_> {
         let at = usize::from(p.l4);
         // The unspecified address is nobody's.
         let target = self.addr6(at + 8).unwrap_or(Addr::ZERO);
-        let end = usize::from(p.l3) + usize::from(p.ip_len);
+        let end = usize::from(p.l3) + p.ip_len as usize;
         let mut option = at + if p.detail == 133 { 8 } else { 24 };
         let mut left = ND_OPTIONS;
         while option < end {

@@ -66,7 +66,7 @@ impl Walk<'_> {
             return Ok(None);
         }
         let at = usize::from(self.p.l4);
-        let end = usize::from(self.p.l3) + usize::from(self.p.ip_len);
+        let end = usize::from(self.p.l3) + self.p.ip_len as usize;
         let Some(target) = self.addr6(at + 8).filter(|_| at + 24 <= end) else { return Ok(None) };
         let (src, dst, mac) = (self.p.src, self.p.dst, self.p.smac);
         if self.p.detail == 135 {

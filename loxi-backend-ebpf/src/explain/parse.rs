@@ -121,7 +121,7 @@ impl Walk<'_> {
         p.ttl = (third >> 24) as u8;
         p.protocol = (third >> 16) as u8;
         p.tos = (first >> 16) as u8;
-        p.ip_len = len as u16;
+        p.ip_len = len;
         p.l4 = (l3 + 20) as u16;
         let offset = (second & 0x1fff) * 8;
         if second & 0x4000 != 0 {
@@ -170,7 +170,7 @@ impl Walk<'_> {
         (p.src, p.dst) = (src, dst);
         p.ttl = head[7];
         p.tos = head[0] << 4 | head[1] >> 4;
-        p.ip_len = 40u16.wrapping_add(payload as u16);
+        p.ip_len = 40 + payload;
         p.flags |= flag::DF;
         let mut next = head[6];
         let (mut at, mut left) = (l3 + 40, payload);

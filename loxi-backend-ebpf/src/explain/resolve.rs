@@ -10,7 +10,7 @@ use loxi_core::ir::{EntityKey, RouteKey};
 use loxi_core::net::IpPrefix;
 use loxi_core::packet::TraceEntry;
 use loxi_ebpf_layout::code::{drop, punt};
-use loxi_ebpf_layout::l2::{Station, bridge};
+use loxi_ebpf_layout::l2::{Station, bridge, port};
 use loxi_ebpf_layout::l3::{
     FIXED_BITS, Group, NeighborKey, NextHop, Route, TO_GROUP, hop, interface, neighbor,
 };
@@ -147,7 +147,7 @@ impl Walk<'_> {
             out = at.port;
         }
         found.port = out;
-        if let Some(egress) = self.port_of(out) {
+        if let Some(egress) = self.port_of(out).filter(|port| port.flags & port::EXISTS != 0) {
             found.mtu = found.mtu.min(egress.mtu);
         }
         Ok(())

@@ -7,6 +7,7 @@ use crate::sys::PORT_VLANS;
 use loxi_core::packet::{Output, Stage};
 use loxi_ebpf_layout::code::drop;
 use loxi_ebpf_layout::l2::{Port, PortVlan, carried, port};
+use loxi_ebpf_layout::l3::interface;
 use loxi_ebpf_layout::scratch::{flag, l4, tracking, way};
 use loxi_ebpf_layout::tunnel::{self, Tunnel};
 use loxi_ebpf_layout::{Addr, family};
@@ -68,14 +69,16 @@ impl Walk<'_> {
         if egress.flags & port::TRUNK == 0 {
             return UNTAGGED;
         }
-        let carried = |vlan| self.t.look(PORT_VLANS, &PortVlan { port: self.p.out_port, vlan }).unwrap_or(0);
-        let mut vlan = self.p.vlan;
-        let mut how = if self.p.bridge == egress.bridge { carried(vlan) } else { 0 };
-        if how == 0 {
-            vlan = egress.routed_vlan;
-            how = carried(vlan);
-        }
-        if vlan == 0 || how == 0 || how & carried::NATIVE != 0 {
+        let vlan = if self.p.routed == 0 {
+            self.p.vlan
+        } else {
+            match self.interface_of(self.p.out_interface) {
+                Some(own) if own.flags & interface::ON_BRIDGE != 0 => own.link.vlan,
+                _ => return UNTAGGED,
+            }
+        };
+        let how = self.t.look(PORT_VLANS, &PortVlan { port: self.p.out_port, vlan }).unwrap_or(0);
+        if how == 0 || how & carried::NATIVE != 0 {
             return UNTAGGED;
         }
         let priority = if self.p.tag == UNTAGGED { 0 } else { self.p.tag & 0xe000 };
@@ -95,7 +98,7 @@ impl Walk<'_> {
         self.p.end = self.p.end.wrapping_sub(strip as u32);
         self.p.l4 = self.p.l4.wrapping_sub(strip as u16);
         self.p.l3 = ETH as u16;
-        let wanted = if self.p.routed != 0 { ETH + usize::from(self.p.ip_len) } else { self.p.end as usize };
+        let wanted = if self.p.routed != 0 { ETH + self.p.ip_len as usize } else { self.p.end as usize };
         frame.truncate(wanted);
         if self.p.flags & flag::ECN != 0 {
             self.congestion(&mut frame)?;

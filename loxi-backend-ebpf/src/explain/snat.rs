@@ -70,7 +70,7 @@ impl Walk<'_> {
             self.refused = true;
             return Err(fate);
         }
-        if length <= mtu {
+        if length <= mtu.into() {
             let left = if self.p.routed != 0 { ttl.wrapping_sub(1) } else { ttl };
             self.saw(format!("ttl {ttl}, length {length}, mtu {mtu}"), None, format!("ttl {left}, fits"));
             return Ok(());

@@ -146,6 +146,9 @@ impl Found {
         if self.is_veth() && self.link.peer_netnsid.is_some() {
             bits |= exit::PEER;
         }
+        if !self.is_veth() {
+            bits |= exit::SUMS;
+        }
         // The other end of a veth takes such frames only with queues of its own, which it has while it
         // merges segments. We see our own end's switch alone, so whoever turns it on turns on both.
         if xdp && (!self.is_veth() || self.merges) {

@@ -153,7 +153,7 @@ fn stands_on(port: &Port, link: &LinkRef) -> bool {
         (LinkRef::Port(name), _) => port.name == *name,
         (LinkRef::Vlan(bridge, vlan), Some(member)) if member.bridge == *bridge => match &member.vlan {
             VlanMode::Access(own) => own.get() == *vlan,
-            VlanMode::Trunk { .. } => true,
+            VlanMode::Trunk { native, .. } => native.is_some_and(|own| own.get() == *vlan),
         },
         _ => false,
     }

@@ -77,7 +77,6 @@ impl Display for LinkRef {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
             Self::Vlan(bridge, vlan) => write!(f, "bridge {bridge} vlan {vlan}"),
-            Self::Bridge(bridge) => write!(f, "bridge {bridge}"),
             Self::Port(port) => write!(f, "port {port}"),
         }
     }
@@ -355,7 +354,6 @@ impl Display for PortRow {
         some(f, "zone", self.zone.as_ref())?;
         some(f, "bridge", self.bridge.as_ref())?;
         some(f, "vlan", Some(self.vlan).filter(|vlan| *vlan != 0))?;
-        some(f, "routed_vlan", Some(self.routed_vlan).filter(|vlan| *vlan != 0))?;
         some(f, "vrf", self.vrf.as_ref())?;
         some(f, "interface", self.interface.as_ref())?;
         some(f, "gateway", Some(self.gateway).filter(|mac| *mac != MacAddr::ZERO))?;

@@ -30,8 +30,6 @@ impl std::fmt::Debug for Digest {
 pub enum LinkRef {
     /// A VLAN of a bridge.
     Vlan(BridgeName, u16),
-    /// A bridge, whichever VLAN.
-    Bridge(BridgeName),
     /// A port attached to a VRF.
     Port(PortName),
 }
@@ -244,7 +242,7 @@ pub struct BridgeRow {
 /// An L3 interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceRow {
-    /// Its link; never [`LinkRef::Bridge`].
+    /// Its link.
     pub link: LinkRef,
     /// VRF.
     pub vrf: VrfName,
@@ -438,8 +436,6 @@ pub struct PortRow {
     pub flags: u16,
     /// Access or native VLAN; 0: none.
     pub vlan: u16,
-    /// VLAN in which what is routed leaves by a trunk; 0: none.
-    pub routed_vlan: u16,
     /// MTU.
     pub mtu: u16,
     /// Zone of what enters.

@@ -9,7 +9,9 @@ use super::egress::{Macs, Way, WayOut};
 use super::ingress::{Packet, Tracking};
 use super::{Run, Step, drop, entity, ip_of, learned, step};
 use crate::frame::{Icmp, IcmpError, L3, L4};
-use loxi_core::ir::{EntityKey, Interface, LocalDelivery, Port, PortKind, Tunnel, Unclaimed, Vrf};
+use loxi_core::ir::{
+    BridgePort, EntityKey, Interface, LocalDelivery, Port, PortKind, Tunnel, Unclaimed, VlanMode, Vrf,
+};
 use loxi_core::net::VrfName;
 use loxi_core::packet::{Fate, FlowDirection, FlowTuple, Translation};
 use loxi_core::reason::{ConsumedReason, DropReason, PuntReason};
@@ -104,6 +106,10 @@ impl Run<'_> {
     fn s10_way_back(&mut self, packet: &Packet) -> Step<Option<Way>> {
         let Some((flow, FlowDirection::Reply)) = self.flow_of(packet) else { return Ok(None) };
         let Some(port) = self.config.get::<Port>(&flow.ingress.port).cloned() else { return Ok(None) };
+        if port.bridge().is_some_and(|member| matches!(member.vlan, VlanMode::Trunk { .. })) {
+            // Of several VLANs the flow doesn't tell which.
+            return Ok(None);
+        }
         step!(
             self,
             Forward,
@@ -131,13 +137,13 @@ impl Run<'_> {
         }))
     }
 
+    /// The first interface on the link of a port with one VLAN, or none.
     fn interface_of(&self, port: &Port) -> Option<Interface> {
         match port.bridge() {
-            Some(member) => self
-                .config
-                .interfaces()
-                .find(|i| matches!(&i.on, loxi_core::ir::InterfaceOn::Bridge { bridge, .. } if *bridge == member.bridge))
-                .cloned(),
+            Some(BridgePort { bridge, vlan: VlanMode::Access(vlan), .. }) => {
+                self.interfaces_on_bridge(bridge, *vlan).next().cloned()
+            }
+            Some(_) => None,
             None => self.interfaces_on_port(&port.name).next().cloned(),
         }
     }

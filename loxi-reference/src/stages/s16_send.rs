@@ -11,7 +11,9 @@ use super::s11_ttl_mtu::Pieces;
 use super::{Run, Step, drop};
 use crate::frame::{ETH, ethertype, finish, fragment_ipv4, pseudo, put16, sum};
 use loxi_core::algo::flow_hash;
-use loxi_core::ir::{OuterDf, OuterDscp, OuterTtl, Port, PortKind, Tunnel, TunnelKind, UdpChecksum};
+use loxi_core::ir::{
+    Interface, InterfaceOn, OuterDf, OuterDscp, OuterTtl, Port, PortKind, Tunnel, TunnelKind, UdpChecksum,
+};
 use loxi_core::net::{IpProtocol, PortName, VlanId};
 use loxi_core::packet::{ChoicePoint, Fate, FlowTuple, Output, Unsent};
 use loxi_core::reason::DropReason;
@@ -45,10 +47,10 @@ impl Run<'_> {
             },
         };
         match &way.out {
-            WayOut::Flood(copies) => self.flood(packet, &frames, copies),
+            WayOut::Flood(copies) => self.flood(packet, &way, &frames, copies),
             WayOut::Port(port) => {
                 self.check_open(port)?;
-                let vlan = self.egress_vlan(packet, port);
+                let vlan = self.egress_vlan(packet, &way);
                 for frame in &frames {
                     self.send_frame(port, frame, vlan, packet.priority);
                 }
@@ -86,30 +88,24 @@ impl Run<'_> {
         if self.is_open(port) { Ok(()) } else { drop(DropReason::EgressDown) }
     }
 
-    /// The VLAN in which a packet leaves by a port: its bridge's, or that of the interface by which it is routed.
-    fn egress_vlan(&self, packet: &Packet, port: &PortName) -> Option<VlanId> {
-        let member = self.config.get::<Port>(port).and_then(|port| port.bridge())?;
-        let same = packet.bridge.as_ref() == Some(&member.bridge);
-        let routed = || {
-            self.config.interfaces().find_map(|interface| match &interface.on {
-                loxi_core::ir::InterfaceOn::Bridge { bridge, vlan }
-                    if *bridge == member.bridge && carries(&member.vlan, *vlan).is_some() =>
-                {
-                    Some(*vlan)
-                }
-                _ => None,
-            })
-        };
-        if same && carries(&member.vlan, packet.vlan).is_some() { Some(packet.vlan) } else { routed() }
+    /// The VLAN in which a packet leaves: that of the interface by which it is routed, or the one it came in.
+    fn egress_vlan(&self, packet: &Packet, way: &Way) -> Option<VlanId> {
+        if !way.is_routed() {
+            return Some(packet.vlan);
+        }
+        match &self.config.get::<Interface>(way.interface.as_ref()?)?.on {
+            InterfaceOn::Bridge { vlan, .. } => Some(*vlan),
+            InterfaceOn::Port(_) => None,
+        }
     }
 
     /// Sends every copy that may be sent; a copy that may not is listed with its reason.
-    fn flood(&mut self, packet: &Packet, frames: &[Vec<u8>], copies: &[CopyTo]) -> Step {
+    fn flood(&mut self, packet: &Packet, way: &Way, frames: &[Vec<u8>], copies: &[CopyTo]) -> Step {
         let sent = self.outputs.len();
         let mut refused = None;
         for copy in copies {
             let result = match copy {
-                CopyTo::Port(port) => self.flood_port(packet, frames, port),
+                CopyTo::Port(port) => self.flood_port(packet, way, frames, port),
                 CopyTo::Tunnel(tunnel) => self.flood_tunnel(packet, frames, tunnel),
             };
             if let Err(Fate::Dropped(reason)) = result {
@@ -127,7 +123,7 @@ impl Run<'_> {
         }
     }
 
-    fn flood_port(&mut self, packet: &Packet, frames: &[Vec<u8>], name: &PortName) -> Step {
+    fn flood_port(&mut self, packet: &Packet, way: &Way, frames: &[Vec<u8>], name: &PortName) -> Step {
         self.check_open(name)?;
         let Some(port) = self.config.get::<Port>(name).cloned() else { return drop(DropReason::EgressDown) };
         if let Some(connection) = Self::copy_connection(packet) {
@@ -136,7 +132,7 @@ impl Run<'_> {
         if frames.iter().any(|frame| frame.len() - ETH > usize::from(port.mtu.get())) {
             return drop(DropReason::Mtu);
         }
-        let vlan = self.egress_vlan(packet, name);
+        let vlan = self.egress_vlan(packet, way);
         for frame in frames {
             self.send_frame(name, frame, vlan, packet.priority);
         }

@@ -343,6 +343,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "congestion is not written into the inner header",
     ),
     at(16, "stage/send.rs", "dscp | tos & 3", "dscp", "the outer header has no congestion field"),
+    at(16, "stage/send.rs", "=> own.link.vlan,", "=> p.vlan,", "what is routed stays in its VLAN"),
     at(
         16,
         "stage/send.rs",

@@ -54,6 +54,8 @@ pub trait Ctx: Copy {
 
     /// Changes a checksum by the difference of the pseudo header and of the rest. `udp`: 0 stays 0.
     fn checksum(self, at: u32, pseudo: u32, rest: u32, udp: bool) -> bool;
+    /// Adds a difference to the checksum that a device has taken of all of the frame, if there is one.
+    fn whole_sum(self, difference: u32);
     /// Takes out the tag that is in the frame.
     fn untag(self) -> bool;
     /// Puts a tag in, or beside it.

@@ -166,6 +166,14 @@ impl Ctx for Tc {
     }
 
     #[inline(always)]
+    fn whole_sum(self, difference: u32) {
+        // SAFETY: the helper refuses where there is no such checksum. Changing a transport checksum with
+        // BPF_F_PSEUDO_HDR it takes IPv4's header for granted, in which the addresses' difference comes up once
+        // more; its flag for IPv6 is not known to every kernel.
+        unsafe { bpf_csum_update(self.0, difference) };
+    }
+
+    #[inline(always)]
     fn untag(self) -> bool {
         unsafe { bpf_skb_vlan_pop(self.0) == 0 }
     }

@@ -125,6 +125,9 @@ impl Ctx for Xdp {
     }
 
     #[inline(always)]
+    fn whole_sum(self, _difference: u32) {}
+
+    #[inline(always)]
     fn untag(self) -> bool {
         // Backwards: the places overlap.
         self.move_macs(0, 4) && self.adjust(4)

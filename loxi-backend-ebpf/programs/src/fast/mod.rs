@@ -20,7 +20,7 @@ mod rewrite;
 
 pub use heads::{Heads, MOVING, heads_v4, heads_v6};
 pub use record::{Arrival, Decided, decided, note, word};
-pub use rewrite::{difference, older, translate};
+pub use rewrite::{difference, translate};
 
 use crate::ctx::{Ctx, UNTAGGED, at};
 use crate::maps::{ANSWERS, COUNTERS};
@@ -129,10 +129,11 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
             count(here.beside.port, out.port as u32, length, length);
         }
     }
-    if flags & NAT != 0 && !translate::<C, F>(ctx, heads, &Key { src: pair[0], dst: pair[1], rest }) {
+    let sums = here.port.exit & exit::SUMS != 0;
+    if flags & NAT != 0 && !translate::<C, F>(ctx, heads, &Key { src: pair[0], dst: pair[1], rest }, sums) {
         return Some(C::DROP);
     }
-    if flags & ROUTED != 0 && !route::<C, F>(ctx, link.dmac, link.smac) {
+    if flags & ROUTED != 0 && !route::<C, F>(ctx, link.dmac, link.smac, sums) {
         return Some(C::DROP);
     }
     if flags & IPIP != 0 && here.beside.flags & (flag::ASKED | flag::DRY) == 0 {

@@ -2,7 +2,7 @@
 
 use super::heads::Heads;
 use crate::ctx::{Ctx, at};
-use crate::parse::{ETH, add32, fold};
+use crate::parse::{ETH, LESS_HOP, add32, fold, older};
 use crate::table::{Family, Key, V4};
 use loxi_ebpf_layout::Addr;
 use loxi_ebpf_layout::flow::rest;
@@ -22,7 +22,7 @@ pub fn difference(old: &Addr, new: &Addr, words: usize) -> u32 {
 
 /// Gives the packet the addresses and ports of its flow's translation.
 #[inline(always)]
-pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
+pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key, sums: bool) -> bool {
     let words = if F::PLACES == V4::PLACES { 1 } else { 4 };
     let old = &heads.key;
     let sources = difference(&old.src, &new.src, words);
@@ -56,6 +56,9 @@ pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
             (*ip)[4] = new.dst.0[0];
         }
     } else {
+        if sums {
+            ctx.whole_sum(addrs);
+        }
         let Some(ip) = at::<C, [[u32; 4]; 2]>(ctx, ETH + 8) else { return false };
         // SAFETY: as above, 32 bytes.
         unsafe { *ip = [new.src.0, new.dst.0] };
@@ -72,18 +75,9 @@ pub fn translate<C: Ctx, F: Family>(ctx: C, heads: &Heads, new: &Key) -> bool {
     true
 }
 
-/// The word of TTL, protocol and checksum, one hop later (RFC 1624): the TTL is its first byte, so
-/// the checksum grows by one in this machine's order. All ones is zero.
-#[inline(always)]
-pub fn older(word: u32) -> u32 {
-    let check = (word >> 16) + 1;
-    let check = if check >= 0xffff { check + 1 } else { check };
-    (word & 0xffff) - 1 | check << 16
-}
-
 /// A new link layer, one hop less.
 #[inline(always)]
-pub fn route<C: Ctx, F: Family>(ctx: C, dmac: u64, smac: u64) -> bool {
+pub fn route<C: Ctx, F: Family>(ctx: C, dmac: u64, smac: u64, sums: bool) -> bool {
     let Some(frame) = at::<C, [u8; ETH + 12]>(ctx, 0) else { return false };
     let frame: *mut u8 = frame.cast();
     // SAFETY: `at` has checked 26 bytes.
@@ -95,6 +89,9 @@ pub fn route<C: Ctx, F: Family>(ctx: C, dmac: u64, smac: u64) -> bool {
             *word = older(old);
         } else {
             *frame.add(ETH + 7) -= 1;
+            if sums {
+                ctx.whole_sum(LESS_HOP);
+            }
         }
     }
     true

@@ -7,7 +7,7 @@
 use crate::atomic;
 use crate::ctx::Ctx;
 use crate::maps::{
-    BRIDGES, ENDPOINTS, GLOBALS, GROUPS, INTERFACES, LINKS, LOCAL_ADDRS, NEIGHBORS, NEXT_HOPS, PATH_MTUS,
+    BRIDGES, ENDPOINTS, GLOBALS, GROUPS, INTERFACES, LOCAL_ADDRS, NEIGHBORS, NEXT_HOPS, PATH_MTUS,
     ROUTES, STATION_COUNT, STATIONS, TUNNELS, VRFS,
 };
 use crate::parse::Step;
@@ -20,7 +20,7 @@ use crate::table::{Family, V4, V6, at};
 use loxi_ebpf_layout::code::{drop, program, punt};
 use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::flow::{Cold, translation};
-use loxi_ebpf_layout::l2::{ANY_VLAN, Link, Port, Station, StationAt, bridge, exit, kind, port};
+use loxi_ebpf_layout::l2::{Link, Port, Station, StationAt, bridge, exit, kind, port};
 use loxi_ebpf_layout::l3::{
     FIXED_BITS, Group, Interface, NeighborKey, NextHop, Route, TO_GROUP, VrfAddr, hop, interface, neighbor,
 };
@@ -168,7 +168,8 @@ fn bridged(p: &mut Packet, ingress: &Port) -> Step {
         p.way = way::PORT;
         p.out_port = station.port;
         p.subject = station.port;
-        p.mtu = egress.mtu;
+        // One that is configured no more is closed, not narrow.
+        p.mtu = if egress.flags & port::EXISTS == 0 { u16::MAX } else { egress.mtu };
     }
     Ok(())
 }
@@ -271,11 +272,11 @@ fn back(p: &mut Packet) -> bool {
         p.mtu = u16::MAX;
         return true;
     }
-    let own = if egress.flags & port::BRIDGED != 0 {
-        LINKS.get(&Link { id: egress.bridge, vlan: ANY_VLAN }).copied().unwrap_or(0) as u16
-    } else {
-        egress.interface
-    };
+    if egress.flags & port::TRUNK != 0 {
+        // Of several VLANs the flow doesn't tell which.
+        return false;
+    }
+    let own = egress.interface;
     p.way = way::PORT;
     p.out_port = number;
     p.subject = number;
@@ -442,6 +443,7 @@ fn on_link(p: &Packet, next: &NextHop, tuple: &Tuple, found: &mut Resolved) -> S
     }
     found.port = out;
     if let Some(egress) = port_of(out)
+        && egress.flags & port::EXISTS != 0
         && egress.mtu < found.mtu
     {
         found.mtu = egress.mtu;

@@ -71,7 +71,7 @@ fn by_record<C: Ctx, F: Family>(ctx: C, p: &mut Packet, ingress: &Port) -> Optio
         return None;
     }
     if !arrival.dry {
-        note::<F>(entry, arrival.now, p.ip_len as u32);
+        note::<F>(entry, arrival.now, p.ip_len);
     }
     // Port, conntrack, forward, TTL and MTU.
     p.stages |= 1 << 1 | 1 << 6 | 1 << 10 | 1 << 11;

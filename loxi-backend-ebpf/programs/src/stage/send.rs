@@ -1,15 +1,16 @@
 //! Stage 16: rewrite, encapsulate, send. Only here is the frame changed.
 
 use crate::ctx::{Ctx, Grow, UNTAGGED, globals, read, write};
-use crate::fast::{difference, older};
+use crate::fast::difference;
 use crate::finish::{count, count_sent, open, tell_asker};
 use crate::maps::PORT_VLANS;
-use crate::parse::{ETH, Step, add32, ethertype, fold};
-use crate::stage::forward::tunnel_of;
+use crate::parse::{ETH, LESS_HOP, Step, add32, ethertype, fold, older};
+use crate::stage::forward::{interface_of, tunnel_of};
 use crate::stage::service::hash_of;
 use crate::stage::{answer, choose, go, packet, port_of};
 use loxi_ebpf_layout::code::{self, drop, program};
-use loxi_ebpf_layout::l2::{Port, PortVlan, carried, port};
+use loxi_ebpf_layout::l2::{Port, PortVlan, carried, exit, port};
+use loxi_ebpf_layout::l3::interface;
 use loxi_ebpf_layout::scratch::{Packet, choice, flag, l4, tracking, way};
 use loxi_ebpf_layout::tunnel::{self, Tunnel};
 use loxi_ebpf_layout::{Addr, family};
@@ -47,22 +48,23 @@ fn is_open(p: &Packet) -> Step {
     if open(p.out_port).is_none() { Err(drop::EGRESS_DOWN) } else { Ok(()) }
 }
 
-/// The tag with which the packet leaves a port of a bridge.
+/// The tag with which the packet leaves a port of a bridge: of the VLAN of the interface by which it is routed, or
+/// of the one it came in.
 #[inline(always)]
 fn tag_for(p: &Packet, egress: &Port) -> u16 {
     if egress.flags & port::TRUNK == 0 {
         return UNTAGGED;
     }
-    let mut vlan = p.vlan;
-    let mut how = 0;
-    if p.bridge == egress.bridge {
-        how = PORT_VLANS.get(&PortVlan { port: p.out_port, vlan }).copied().unwrap_or(0);
-    }
-    if how == 0 {
-        vlan = egress.routed_vlan;
-        how = PORT_VLANS.get(&PortVlan { port: p.out_port, vlan }).copied().unwrap_or(0);
-    }
-    if vlan == 0 || how == 0 || how & carried::NATIVE != 0 {
+    let vlan = if p.routed == 0 {
+        p.vlan
+    } else {
+        match interface_of(p.out_interface) {
+            Some(own) if own.flags & interface::ON_BRIDGE != 0 => own.link.vlan,
+            _ => return UNTAGGED,
+        }
+    };
+    let how = PORT_VLANS.get(&PortVlan { port: p.out_port, vlan }).copied().unwrap_or(0);
+    if how == 0 || how & carried::NATIVE != 0 {
         return UNTAGGED;
     }
     let priority = if p.tag == UNTAGGED { 0 } else { p.tag & 0xe000 };
@@ -87,7 +89,7 @@ fn rewritten<C: Ctx>(ctx: C, p: &mut Packet) -> bool {
         // It was beside the frame, so no byte of it has moved.
         p.l3 = ETH as u16;
     }
-    let wanted = if p.routed != 0 { ETH as u32 + p.ip_len as u32 } else { p.end };
+    let wanted = if p.routed != 0 { ETH as u32 + p.ip_len } else { p.end };
     if ctx.len() > wanted && !ctx.resize(wanted) {
         return false;
     }
@@ -116,7 +118,17 @@ fn hop<C: Ctx>(ctx: C, p: &Packet) -> bool {
             None => false,
         }
     } else {
+        whole_sum(ctx, p, LESS_HOP);
         write(ctx, ETH + 7, p.ttl.wrapping_sub(1))
+    }
+}
+
+/// Tells the checksum that a device took of all of a frame that the packet has changed by a difference. Of IPv4
+/// there is none: its header makes up for what changes in it.
+#[inline(always)]
+fn whole_sum<C: Ctx>(ctx: C, p: &Packet, difference: u32) {
+    if port_of(p.outer_port).is_some_and(|port| port.exit & exit::SUMS != 0) {
+        ctx.whole_sum(difference);
     }
 }
 
@@ -131,8 +143,9 @@ fn congestion<C: Ctx>(ctx: C, p: &Packet) -> bool {
         let sum = (!check) as u64 + (!word & 0xffff) as u64 + (new & 0xffff) as u64;
         write(ctx, ETH, new) && write(ctx, ETH + 10, !fold(sum))
     } else {
-        let host = u32::from_be(word) & 0xf00f_ffff | (p.tos as u32) << 20;
-        write(ctx, ETH, host.to_be())
+        let new = (u32::from_be(word) & 0xf00f_ffff | (p.tos as u32) << 20).to_be();
+        whole_sum(ctx, p, add32(!word, new));
+        write(ctx, ETH, new)
     }
 }
 
@@ -185,6 +198,7 @@ fn translate<C: Ctx>(ctx: C, p: &Packet) -> bool {
         let sum = (!check) as u64 + addrs as u64;
         write(ctx, ETH + 10, !fold(sum)) && write(ctx, ETH + 12, [p.new_src.0[0], p.new_dst.0[0]])
     } else {
+        whole_sum(ctx, p, addrs);
         write(ctx, ETH + 8, [p.new_src.0, p.new_dst.0])
     }
 }

@@ -68,7 +68,7 @@ fn fits<C: Ctx>(ctx: C, p: &mut Packet) -> Step {
 pub fn size<C: Ctx>(ctx: C, p: &Packet) -> u32 {
     let segment = ctx.segment();
     if segment == 0 {
-        return p.ip_len as u32;
+        return p.ip_len;
     }
     let header = if p.kind == l4::TCP {
         read::<C, u8>(ctx, p.l4 as usize + 12).map_or(20, |offset| (offset >> 4) as u32 * 4)

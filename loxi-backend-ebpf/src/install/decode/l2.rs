@@ -52,7 +52,6 @@ impl Reader<'_> {
             kind: value.kind,
             flags: value.flags & !port::OPEN,
             vlan: value.vlan,
-            routed_vlan: value.routed_vlan,
             mtu: value.mtu,
             zone: optional(&names.zones, value.zone.into())?,
             bridge: optional(&names.bridges, value.bridge.into())?,

@@ -14,7 +14,7 @@ use super::names::Names;
 use crate::plan::{LinkRef, Row, RowKey};
 use crate::sys::{Kernel, KernelError, SETS, Table};
 use loxi_core::net::{IpPrefix, MacAddr, PortName};
-use loxi_ebpf_layout::l2::{ANY_VLAN, Link};
+use loxi_ebpf_layout::l2::Link;
 use loxi_ebpf_layout::l3::FIXED_BITS;
 use loxi_ebpf_layout::{Addr, family};
 use std::collections::BTreeMap;
@@ -75,7 +75,7 @@ impl Reader<'_> {
             return Some(LinkRef::Port(self.names.ports.live(link.id.into())?.clone()));
         }
         let bridge = self.names.bridges.live(link.id.into())?.clone();
-        Some(if link.vlan == ANY_VLAN { LinkRef::Bridge(bridge) } else { LinkRef::Vlan(bridge, link.vlan) })
+        Some(LinkRef::Vlan(bridge, link.vlan))
     }
 
     fn port(&self, number: u16) -> Option<PortName> {

@@ -171,7 +171,7 @@ pub(super) fn put_port(w: &mut Writer, attached: &Attached, name: &PortName, row
         guard,
         side: device.side,
         exit: device.exit,
-        routed_vlan: row.routed_vlan,
+        reserved: 0,
         spare: [0; 2],
     };
     Ok(w.flip_port(number, &value)?)

@@ -14,7 +14,7 @@ use super::writer::{WriteError, Writer};
 use crate::plan::{LinkRef, Row, RowKey, SetRef};
 use crate::sys::SETS;
 use loxi_core::net::IpPrefix;
-use loxi_ebpf_layout::l2::{ANY_VLAN, Link};
+use loxi_ebpf_layout::l2::Link;
 use loxi_ebpf_layout::l3::{FIXED_BITS, Member};
 use loxi_ebpf_layout::{Addr, family};
 use std::net::IpAddr;
@@ -153,9 +153,6 @@ fn link(w: &mut Writer, on: &LinkRef) -> Written<Link> {
     Ok(match on {
         LinkRef::Vlan(bridge, vlan) => {
             Link { id: w.number(|names| &mut names.bridges, bridge)? as u16, vlan: *vlan }
-        }
-        LinkRef::Bridge(bridge) => {
-            Link { id: w.number(|names| &mut names.bridges, bridge)? as u16, vlan: ANY_VLAN }
         }
         LinkRef::Port(port) => Link { id: w.number(|names| &mut names.ports, port)? as u16, vlan: 0 },
     })

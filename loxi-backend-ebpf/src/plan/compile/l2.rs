@@ -3,10 +3,10 @@
 use super::{Source, members};
 use crate::plan::{BridgeRow, LinkRef, PortRow, Row, RowKey, Rows, SetRef};
 use loxi_core::ir::{
-    Admin, Attachment, Bridge, BridgePort, Fdb, FdbKey, FdbTarget, Flooding, InterfaceOn, Neighbor,
-    NeighborKey, Port, PortKind, Scope, Tunnel, Unclaimed, VlanMode, Vrf,
+    Admin, Attachment, Bridge, BridgePort, Fdb, FdbKey, FdbTarget, Flooding, Neighbor, NeighborKey, Port,
+    PortKind, Scope, Tunnel, Unclaimed, VlanMode, Vrf,
 };
-use loxi_core::net::{BridgeName, MacAddr, PortName, VlanId};
+use loxi_core::net::{BridgeName, MacAddr, PortName};
 use loxi_ebpf_layout::l2::{bridge, carried, kind, port};
 use std::net::IpAddr;
 
@@ -29,14 +29,6 @@ pub(super) fn bridge(source: &Source<'_>, name: &BridgeName, rows: &mut Rows) {
     rows.insert(RowKey::Bridge(name.clone()), Row::Bridge(row));
 }
 
-/// Whether a port has a VLAN, tagged or not.
-pub(super) fn carries(mode: &VlanMode, vlan: VlanId) -> bool {
-    match mode {
-        VlanMode::Access(own) => *own == vlan,
-        VlanMode::Trunk { allowed, native } => *native == Some(vlan) || allowed.contains(&vlan),
-    }
-}
-
 pub(super) fn port(source: &Source<'_>, name: &PortName, rows: &mut Rows) {
     let Some(config) = source.pipeline.get::<Port>(name) else { return };
     let mut row = PortRow {
@@ -44,7 +36,6 @@ pub(super) fn port(source: &Source<'_>, name: &PortName, rows: &mut Rows) {
         kind: number(config.kind),
         flags: own_flags(config),
         vlan: 0,
-        routed_vlan: 0,
         mtu: config.mtu.get(),
         zone: None,
         bridge: None,
@@ -120,7 +111,6 @@ fn bridged(source: &Source<'_>, member: &BridgePort, row: &mut PortRow) {
         VlanMode::Access(vlan) => Some(*vlan),
         VlanMode::Trunk { native, .. } => {
             row.flags |= port::TRUNK | if native.is_some() { port::NATIVE } else { 0 };
-            row.routed_vlan = routed_vlan(source, member).map_or(0, VlanId::get);
             *native
         }
     };
@@ -128,16 +118,6 @@ fn bridged(source: &Source<'_>, member: &BridgePort, row: &mut PortRow) {
         row.vlan = vlan.get();
         stands_on(source, &LinkRef::Vlan(member.bridge.clone(), vlan.get()), row);
     }
-}
-
-/// The VLAN of the first interface of the bridge that the port can reach.
-fn routed_vlan(source: &Source<'_>, member: &BridgePort) -> Option<VlanId> {
-    source.interfaces_on(&LinkRef::Bridge(member.bridge.clone())).iter().find_map(|interface| match interface
-        .on
-    {
-        InterfaceOn::Bridge { vlan, .. } if carries(&member.vlan, vlan) => Some(vlan),
-        _ => None,
-    })
 }
 
 /// Notes the first interface on a port's link.
@@ -148,14 +128,11 @@ fn stands_on(source: &Source<'_>, link: &LinkRef, row: &mut PortRow) {
     }
 }
 
-/// What stands on a link. Of a whole bridge and of a port nobody asks for more than is put here.
+/// What stands on a link.
 pub(super) fn link(source: &Source<'_>, link: &LinkRef, rows: &mut Rows) {
     let interfaces = source.interfaces_on(link);
-    if let (Some(first), LinkRef::Vlan(..) | LinkRef::Bridge(_)) = (interfaces.first(), link) {
+    if let (Some(first), LinkRef::Vlan(..)) = (interfaces.first(), link) {
         rows.insert(RowKey::FirstOn(link.clone()), Row::Is(first.name.clone()));
-    }
-    if matches!(link, LinkRef::Bridge(_)) {
-        return;
     }
     for interface in interfaces {
         let is = || Row::Is(interface.name.clone());

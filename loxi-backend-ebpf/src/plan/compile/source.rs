@@ -91,9 +91,6 @@ impl<'a> Source<'a> {
             let mut found = Interfaces::default();
             for interface in self.pipeline.interfaces() {
                 found.by_link.entry(link_of(interface)).or_default().push(interface);
-                if let InterfaceOn::Bridge { bridge, .. } = &interface.on {
-                    found.by_link.entry(LinkRef::Bridge(bridge.clone())).or_default().push(interface);
-                }
                 for address in &interface.addresses {
                     found.by_address.entry((&interface.vrf, *address)).or_insert(interface);
                 }

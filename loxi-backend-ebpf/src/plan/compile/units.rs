@@ -2,8 +2,8 @@
 
 use super::tunnel::encap_of;
 use super::{Source, link_of};
-use crate::plan::{LinkRef, Unit};
-use loxi_core::ir::{Entity, Interface, InterfaceOn, Tunnel, TunnelKind, TunnelTermination};
+use crate::plan::Unit;
+use loxi_core::ir::{Entity, Interface, Tunnel, TunnelKind, TunnelTermination};
 use std::collections::BTreeSet;
 
 /// The units that an entity names: what must be looked at where it comes, goes or changes. What
@@ -62,9 +62,6 @@ pub(super) fn all(source: &Source<'_>) -> BTreeSet<Unit> {
 
 fn of_interface(interface: &Interface) -> Vec<Unit> {
     let mut units = vec![Unit::Interface(interface.name.clone()), Unit::Link(link_of(interface))];
-    if let InterfaceOn::Bridge { bridge, .. } = &interface.on {
-        units.push(Unit::Link(LinkRef::Bridge(bridge.clone())));
-    }
     units.extend(interface.addresses.iter().map(|address| Unit::LocalAddr(interface.vrf.clone(), *address)));
     units
 }

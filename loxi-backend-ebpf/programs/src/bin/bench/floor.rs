@@ -122,7 +122,7 @@ fn with_heads<C: Ctx, S: Store>(ctx: C, _: PhantomData<S>) -> Option<()> {
     let [sport, dport] = value.ports;
     let key = rest::key(sport, dport, rest::protocol(heads.key.rest), rest::zone(heads.key.rest));
     let new = Key { src: value.addrs[0], dst: value.addrs[1], rest: key };
-    let done = if v6 { translate::<C, V6>(ctx, &heads, &new) } else { translate::<C, V4>(ctx, &heads, &new) };
+    let done = if v6 { translate::<C, V6>(ctx, &heads, &new, false) } else { translate::<C, V4>(ctx, &heads, &new, false) };
     done.then_some(())
 }
 
@@ -147,5 +147,5 @@ fn in_table<C: Ctx, F: Family>(ctx: C, heads: &Heads) -> Option<()> {
     let seen = unsafe { &mut *F::seen(entry) };
     seen.packets += 1;
     seen.bytes += heads.len as u64;
-    translate::<C, F>(ctx, heads, &F::new_key(entry)).then_some(())
+    translate::<C, F>(ctx, heads, &F::new_key(entry), false).then_some(())
 }

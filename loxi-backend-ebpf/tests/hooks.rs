@@ -220,10 +220,11 @@ fn another_instance_goes_on_undisturbed() {
     for way in ways {
         another_instance(Mode::Tc, *way, Mode::Tc, *way);
     }
-    // At both hooks the second meets TC first, at XDP that alone.
-    another_instance(Mode::Both, ways[0], Mode::Both, ways[0]);
-    another_instance(Mode::Both, ways[0], Mode::Xdp, ways[0]);
+    // What is at XDP does not depend on the way at TC, and loading takes minutes where a kernel is emulated.
     if let [one, other] = ways {
+        // At both hooks the second meets TC first, at XDP that alone.
+        another_instance(Mode::Both, *one, Mode::Both, *one);
+        another_instance(Mode::Both, *one, Mode::Xdp, *one);
         another_instance(Mode::Tc, *one, Mode::Tc, *other);
         another_instance(Mode::Tc, *other, Mode::Tc, *one);
     }

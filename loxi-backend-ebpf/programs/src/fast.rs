@@ -16,7 +16,7 @@ use crate::finish::open;
 use crate::maps::{ANSWERS, BRIDGES, COUNTERS, INTERFACES, PATH_MTUS, PORTS, STATIONS};
 use crate::outer::ip_in_ip;
 use crate::parse::{ETH, add32, ethertype, fold};
-use crate::stage::forward::tunnel_of;
+use crate::stage::forward::half_of_tunnel;
 use crate::stage::packet;
 use crate::table::{Family, Key, V4, V6, find_apart, find_home};
 use core::mem::offset_of;
@@ -283,6 +283,8 @@ struct Way {
     smac: u64,
     /// Source of an outer frame.
     outer_smac: u64,
+    /// The half of the tunnel that says so.
+    half: u8,
 }
 
 /// Where packets go: an [`Out`], read in two words.
@@ -313,7 +315,7 @@ impl Exit {
 fn link<F: Family>(egress: &Port, flags: u8, out: &Exit) -> Option<Way> {
     let mtu = egress.mtu as u32;
     if flags & (ROUTED | TUNNEL | IPIP) == 0 {
-        return Some(Way { mtu, dmac: out.mac, smac: 0, outer_smac: 0 });
+        return Some(Way { mtu, dmac: out.mac, smac: 0, outer_smac: 0, half: 0 });
     }
     let number = if flags & TUNNEL == 0 { out.via } else { egress.interface };
     let interface = INTERFACES.get(&(number as u32))?.current();
@@ -321,19 +323,19 @@ fn link<F: Family>(egress: &Port, flags: u8, out: &Exit) -> Option<Way> {
     let smac = word(&interface.mac);
     if flags & IPIP != 0 {
         let header = if F::PLACES == V4::PLACES { 20 } else { 40 };
-        return Some(Way { mtu: mtu.saturating_sub(header), dmac: out.mac, smac, outer_smac: smac });
+        return Some(Way { mtu: mtu.saturating_sub(header), dmac: out.mac, smac, outer_smac: smac, half: 0 });
     }
     if flags & TUNNEL == 0 {
-        return Some(Way { mtu, dmac: out.mac, smac, outer_smac: smac });
+        return Some(Way { mtu, dmac: out.mac, smac, outer_smac: smac, half: 0 });
     }
-    let tunnel = tunnel_of(out.via)?;
-    // A path that got narrower is the long way's to know.
+    let (tunnel, half) = half_of_tunnel(out.via)?;
+    // A path that got narrower is the long way's to know, and a tunnel that changes.
     if tunnel.exists == 0 || PATH_MTUS.get(&tunnel.endpoint).is_none_or(|lowered| *lowered != 0) {
         return None;
     }
     let inner = open(tunnel.in_port)?;
     let mtu = mtu.saturating_sub(tunnel.overhead as u32).min(inner.mtu as u32);
-    Some(Way { mtu, dmac: word(&tunnel.inner_dst), smac: word(&tunnel.inner_src), outer_smac: smac })
+    Some(Way { mtu, dmac: word(&tunnel.inner_dst), smac: word(&tunnel.inner_src), outer_smac: smac, half })
 }
 
 /// Leaves the packet to the program that puts outer headers before it.
@@ -357,7 +359,7 @@ fn encapsulate<C: Ctx, F: Family>(
     (p.family, p.protocol, p.tos, p.ttl) = (family, rest::protocol(ports), heads.tos, heads.ttl);
     p.routed = (flags & ROUTED != 0) as u8;
     (p.new_sport, p.new_dport) = (rest::sport(ports), rest::dport(ports));
-    (p.out_port, p.out_tunnel) = (out.port, out.via);
+    (p.out_port, p.out_tunnel, p.tunnel_half) = (out.port, out.via, link.half);
     (p.outer_dmac, p.outer_smac) = (octets(out.mac), octets(link.outer_smac));
     if flags & TUNNEL != 0 {
         p.way = way::TUNNEL;

@@ -35,6 +35,20 @@ impl<T: Copy> Pair<T> {
         if self.which & 1 == 0 { &self.halves[0] } else { &self.halves[1] }
     }
 
+    /// Which half is read.
+    #[must_use]
+    #[inline(always)]
+    pub fn selected(&self) -> u8 {
+        (self.which & 1) as u8
+    }
+
+    /// A half by its number.
+    #[must_use]
+    #[inline(always)]
+    pub fn half(&self, number: u8) -> &T {
+        if number & 1 == 0 { &self.halves[0] } else { &self.halves[1] }
+    }
+
     /// The half that isn't read: what comes next, or what was before.
     #[must_use]
     #[inline(always)]

@@ -126,6 +126,8 @@ pub struct Packet {
     pub out_interface: u16,
     /// Tunnel of the way.
     pub out_tunnel: u16,
+    /// The half of it by which the way was found: the outer header is of the same one.
+    pub tunnel_half: u8,
     /// Largest L3 packet of the way.
     pub mtu: u16,
     /// Port whose policies are concerned; 0: none.

@@ -163,6 +163,9 @@ pub const fn outer_mtu(word: u64, tick: u32, link: u16) -> u16 {
     if word != 0 && until > tick && mtu < link { mtu } else { link }
 }
 
+/// A lowered path MTU that was never believed: while a tunnel changes, packets towards its ends go the long way.
+pub const PATH_CHANGES: u64 = path_mtu(u16::MAX, 0);
+
 /// Seconds for which a lowered path MTU is believed.
 pub const PATH_MTU_S: u64 = 600;
 

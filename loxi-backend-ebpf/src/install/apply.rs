@@ -139,8 +139,10 @@ impl Installer {
                 self.doubtful = true;
                 message = format!("{message}; and taking it back: {second}");
             }
+            self.w.return_to_short_ways();
             return Err(InstallError { step, what, message });
         }
+        self.w.return_to_short_ways();
         let gone = gone(&delta, &self.w.names);
         let journal = self.w.stand();
         self.doubtful = false;
@@ -150,14 +152,30 @@ impl Installer {
 
     /// Takes an installation back. What was learned meanwhile stays.
     pub fn undo(&mut self, undo: UndoInstall) -> PlanDelta {
+        self.mark_tunnels(&undo.delta);
         if let Err(error) = self.w.back(undo.journal) {
             self.doubtful = true;
             tracing::error!(%error, "an installation could not be taken back; the next one reads the tables first");
         }
         self.move_on();
+        self.w.return_to_short_ways();
         let turned = |unit: UnitDelta| UnitDelta { unit: unit.unit, old: unit.new, new: unit.old };
         let units = undo.delta.units.into_iter().map(turned).collect();
         PlanDelta { units, ..PlanDelta::default() }
+    }
+
+    /// Marks the tunnels that change when an installation is taken back.
+    fn mark_tunnels(&mut self, delta: &PlanDelta) {
+        for unit in delta.units.iter().filter(|unit| matches!(unit.unit, Unit::Tunnel(_))) {
+            for (key, old) in unit.old.iter() {
+                if let (Row::Tunnel(old), Some(Row::Tunnel(new))) = (old, unit.new.get(key)) {
+                    for end in [old.remote, new.remote] {
+                        let place = self.w.names.endpoints.last(&end);
+                        place.into_iter().for_each(|place| self.w.leave_short_ways(place));
+                    }
+                }
+            }
+        }
     }
 
     fn write(&mut self, delta: &PlanDelta, step: &mut u64, what: &mut String) -> Written {

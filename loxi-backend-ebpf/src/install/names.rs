@@ -133,14 +133,17 @@ pub struct Space<T> {
     last: u32,
     numbers: BTreeMap<T, u32>,
     names: BTreeMap<u32, T>,
+    /// Numbers that nobody has, those that have rested longest first.
     retired: VecDeque<u32>,
+    /// By the names that had them last.
+    resting: BTreeMap<T, u32>,
     next: u32,
 }
 
 impl<T: Named> Space<T> {
     fn new(tag: u32, last: u32) -> Self {
-        let (numbers, names, retired) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        Self { tag, last, numbers, names, retired, next: 1 }
+        let (numbers, names, resting) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { tag, last, numbers, names, retired: VecDeque::new(), resting, next: 1 }
     }
 
     /// The number of a name that is in use.
@@ -152,9 +155,7 @@ impl<T: Named> Space<T> {
     /// The number that a name has, or had last.
     #[must_use]
     pub fn last(&self, name: &T) -> Option<u32> {
-        let retired =
-            || self.retired.iter().rev().find(|number| self.names.get(number) == Some(name)).copied();
-        self.number(name).or_else(retired)
+        self.number(name).or_else(|| self.resting.get(name).copied())
     }
 
     /// Whose number it is or was last.
@@ -182,8 +183,7 @@ impl<T: Named> Space<T> {
         if let Some(number) = self.numbers.get(name) {
             return Ok((*number, true));
         }
-        let again = self.retired.iter().find(|number| self.names.get(number) == Some(name));
-        let number = match again {
+        let number = match self.resting.get(name) {
             Some(number) => *number,
             None if self.next <= self.last => self.next,
             None => *self.retired.front().ok_or_else(|| Exhausted(name.to_text()))?,
@@ -205,18 +205,30 @@ impl<T: Named> Space<T> {
     /// Gives a name the number that was chosen for it.
     pub fn give(&mut self, name: &T, number: u32) {
         self.next = self.next.max(number + 1);
-        self.retired.retain(|retired| *retired != number);
-        if let Some(before) = self.numbers.insert(name.clone(), number).filter(|before| *before != number) {
-            self.retired.push_back(before);
+        if self.retired.front() == Some(&number) {
+            self.retired.pop_front();
+        } else {
+            self.retired.retain(|retired| *retired != number);
         }
-        self.names.insert(number, name.clone());
+        let had = self.names.insert(number, name.clone());
+        if let Some(had) = had.filter(|had| self.resting.get(had) == Some(&number)) {
+            self.resting.remove(&had);
+        }
+        if let Some(before) = self.numbers.insert(name.clone(), number).filter(|before| *before != number) {
+            self.rest(name, before);
+        }
     }
 
     /// Takes a name's number back.
     pub fn retire(&mut self, name: &T) {
         if let Some(number) = self.numbers.remove(name) {
-            self.retired.push_back(number);
+            self.rest(name, number);
         }
+    }
+
+    fn rest(&mut self, name: &T, number: u32) {
+        self.retired.push_back(number);
+        self.resting.insert(name.clone(), number);
     }
 
     /// Key and value of the table's row about a name.
@@ -244,7 +256,7 @@ impl<T: Named> Space<T> {
         if value[0] == LIVE {
             self.numbers.insert(name.clone(), number);
         } else {
-            self.retired.push_back(number);
+            self.rest(&name, number);
         }
         self.names.insert(number, name);
     }
@@ -307,12 +319,39 @@ spaces! {
     backends: BackendName = 9, limits::BACKENDS - 1;
     /// Services.
     services: ServiceKey = 10, limits::SERVICES - 1;
-    /// Sets of addresses.
-    sets: SetRef = 11, u32::MAX - 1;
+    /// Sets of addresses. None has a number without a member or a thing that refers to it.
+    sets: SetRef = 11, limits::SET_MEMBERS - 1;
     /// Remote addresses.
     endpoints: IpAddr = 12, limits::ENDPOINTS - 1;
     /// Groups of policy rules.
     rules: Digest = 13, limits::POLICIES - 1;
     /// Classes of peers.
-    classes: Digest = 14, u32::MAX - 1;
+    classes: Digest = 14, limits::PEERS - 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_rest_are_given_again() {
+        let mut space: Space<Digest> = Space::new(1, 4);
+        let name = |n: u32| Digest([[n.to_ne_bytes(); 4].concat().try_into().unwrap()][0]);
+        for n in 0..1000 {
+            let (number, known) = space.choose(&name(n)).unwrap();
+            assert!(!known && number <= 4);
+            space.give(&name(n), number);
+            space.retire(&name(n));
+            assert_eq!(space.last(&name(n)), Some(number));
+        }
+        assert_eq!((space.retired.len(), space.resting.len()), (4, 4));
+        // Whoever had one last gets it again, however long it has rested.
+        assert_eq!(space.choose(&name(997)).unwrap().0, space.last(&name(997)).unwrap());
+        // All in use.
+        for n in 996..1000 {
+            let (number, _) = space.choose(&name(n)).unwrap();
+            space.give(&name(n), number);
+        }
+        assert_eq!(space.choose(&name(1)), Err(Exhausted(name(1).to_text())));
+    }
 }

@@ -12,6 +12,7 @@ use crate::sys::{
 };
 use loxi_ebpf_layout::l2::Port;
 use loxi_ebpf_layout::lb::{Backend, HASHES_PER_WORD};
+use loxi_ebpf_layout::tunnel::PATH_CHANGES;
 use loxi_ebpf_layout::{Plain, pair::Pair};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,6 +73,8 @@ pub(crate) struct Writer {
     pub(crate) generation: u32,
     /// Endpoints that are written beside what they are, for services that go with them as they will be.
     coming: BTreeMap<u32, Backend>,
+    /// Places of paths towards ends of tunnels that change.
+    changing: Vec<u32>,
     retiring: Vec<Retire>,
     /// Groups of rules whose numbers are retired too, unless they come again in the same installation.
     pub(crate) going: BTreeSet<Digest>,
@@ -143,6 +146,7 @@ impl Writer {
             freed,
             generation,
             coming: BTreeMap::new(),
+            changing: Vec::new(),
             retiring,
             going: BTreeSet::new(),
             unread: false,
@@ -263,6 +267,34 @@ impl Writer {
             });
         }
         Ok(())
+    }
+
+    /// Flows keep the link layer below a tunnel, and take all else from the tunnel: while one changes, packets
+    /// towards its ends go the long way.
+    pub(crate) fn leave_short_ways(&mut self, place: u32) {
+        let word = self.kernel.memory(Table::PathMtus).word(place as usize * size_of::<u64>());
+        // Where a path got narrower they go it anyway.
+        if word.replace(0, PATH_CHANGES) {
+            self.changing.push(place);
+        }
+    }
+
+    /// Every flow's way is decided anew by now.
+    pub(crate) fn return_to_short_ways(&mut self) {
+        let places = std::mem::take(&mut self.changing);
+        if places.is_empty() {
+            return;
+        }
+        // A packet that was believed before may be under way.
+        if let Err(error) = self.kernel.grace() {
+            tracing::warn!(%error, "tunnels' packets go the long way until the sweeper has passed");
+            return;
+        }
+        for place in places {
+            let word = self.kernel.memory(Table::PathMtus).word(place as usize * size_of::<u64>());
+            // What was learned meanwhile stays.
+            let _ = word.replace(PATH_CHANGES, 0);
+        }
     }
 
     fn flip_bytes(&mut self, table: Table, index: u32, value: &[u8]) -> Result<(), KernelError> {

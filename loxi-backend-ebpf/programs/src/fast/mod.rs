@@ -172,7 +172,7 @@ fn encapsulate<C: Ctx, F: Family>(
     (p.family, p.protocol, p.tos, p.ttl) = (family, rest::protocol(ports), heads.tos, heads.ttl);
     p.routed = (flags & ROUTED != 0) as u8;
     (p.new_sport, p.new_dport) = (rest::sport(ports), rest::dport(ports));
-    (p.out_port, p.out_tunnel) = (out.port, out.via);
+    (p.out_port, p.out_tunnel, p.tunnel_half) = (out.port, out.via, link.half);
     (p.outer_dmac, p.outer_smac) = (octets(out.mac), octets(link.outer_smac));
     if flags & TUNNEL != 0 {
         p.way = way::TUNNEL;

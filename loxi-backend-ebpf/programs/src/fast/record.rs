@@ -2,7 +2,7 @@
 
 use crate::finish::open;
 use crate::maps::{BRIDGES, INTERFACES, PATH_MTUS, PORTS, STATIONS};
-use crate::stage::forward::tunnel_of;
+use crate::stage::forward::half_of_tunnel;
 use crate::stage::tick;
 use crate::table::{Family, V4};
 use core::mem::offset_of;
@@ -119,6 +119,8 @@ pub struct Way {
     pub smac: u64,
     /// Source of an outer frame.
     pub outer_smac: u64,
+    /// The half of the tunnel that says so.
+    pub half: u8,
 }
 
 /// Where packets go: an [`Out`], read in two words.
@@ -152,7 +154,7 @@ impl Exit {
 fn link<F: Family>(egress: &Port, flags: u8, out: &Exit) -> Option<Way> {
     let mtu = egress.mtu as u32;
     if flags & (ROUTED | TUNNEL | IPIP) == 0 {
-        return Some(Way { mtu, dmac: out.mac, smac: 0, outer_smac: 0 });
+        return Some(Way { mtu, dmac: out.mac, smac: 0, outer_smac: 0, half: 0 });
     }
     let number = if flags & TUNNEL == 0 { out.via } else { egress.interface };
     let interface = INTERFACES.get(&(number as u32))?.current();
@@ -160,19 +162,19 @@ fn link<F: Family>(egress: &Port, flags: u8, out: &Exit) -> Option<Way> {
     let smac = word(&interface.mac);
     if flags & IPIP != 0 {
         let header = if F::PLACES == V4::PLACES { 20 } else { 40 };
-        return Some(Way { mtu: mtu.saturating_sub(header), dmac: out.mac, smac, outer_smac: smac });
+        return Some(Way { mtu: mtu.saturating_sub(header), dmac: out.mac, smac, outer_smac: smac, half: 0 });
     }
     if flags & TUNNEL == 0 {
-        return Some(Way { mtu, dmac: out.mac, smac, outer_smac: smac });
+        return Some(Way { mtu, dmac: out.mac, smac, outer_smac: smac, half: 0 });
     }
-    let tunnel = tunnel_of(out.via)?;
-    // A path that got narrower is the long way's to know.
+    let (tunnel, half) = half_of_tunnel(out.via)?;
+    // A path that got narrower is the long way's to know, and a tunnel that changes.
     if tunnel.exists == 0 || PATH_MTUS.get(&tunnel.endpoint).is_none_or(|lowered| *lowered != 0) {
         return None;
     }
     let inner = open(tunnel.in_port)?;
     let mtu = mtu.saturating_sub(tunnel.overhead as u32).min(inner.mtu as u32);
-    Some(Way { mtu, dmac: word(&tunnel.inner_dst), smac: word(&tunnel.inner_src), outer_smac: smac })
+    Some(Way { mtu, dmac: word(&tunnel.inner_dst), smac: word(&tunnel.inner_src), outer_smac: smac, half })
 }
 
 /// A MAC as a number. Byte by byte, copying and comparing it would take ten instructions more.

@@ -6,7 +6,7 @@ use crate::maps::{AFFINITY, BACKEND_FLOWS, FRAGMENTS, PORT_POLICY, SOURCES};
 use crate::parse::Step;
 use crate::life::{count_of, less, uncount, zone_of};
 use crate::stage::conntrack::{fragment_key, key_of};
-use crate::stage::forward::tunnel_of;
+use crate::stage::forward::tunnel_of_way;
 use crate::stage::{SECOND, go, packet, port_of, tick};
 use crate::table::{Family, Found, Key, Refused, V4, V6, at, claim_apart, cold_at, publish, remove_apart, work};
 use loxi_ebpf_layout::code::{drop, program};
@@ -352,7 +352,7 @@ fn is_short(p: &Packet) -> bool {
 /// anything chosen.
 #[inline(always)]
 fn tunnels(p: &Packet) -> bool {
-    let Some(tunnel) = tunnel_of(p.out_tunnel) else { return false };
+    let Some(tunnel) = tunnel_of_way(p) else { return false };
     let inner = p.routed == 0 || p.new_dmac == tunnel.inner_dst && p.new_smac == tunnel.inner_src;
     inner && (tunnel.family == family::V6 || tunnel.flags & tunnel::flag::DF != 0)
 }

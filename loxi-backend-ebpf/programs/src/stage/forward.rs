@@ -306,6 +306,20 @@ pub fn tunnel_of(number: u16) -> Option<&'static Tunnel> {
     TUNNELS.get(&(number as u32)).map(loxi_ebpf_layout::pair::Pair::current)
 }
 
+/// The attributes by which the tunnel of a packet's way was found.
+#[inline(always)]
+pub fn tunnel_of_way(p: &Packet) -> Option<&'static Tunnel> {
+    TUNNELS.get(&(p.out_tunnel as u32)).map(|pair| pair.half(p.tunnel_half))
+}
+
+/// The half of a tunnel that is read, and its number.
+#[inline(always)]
+pub fn half_of_tunnel(number: u16) -> Option<(&'static Tunnel, u8)> {
+    let pair = TUNNELS.get(&(number as u32))?;
+    let half = pair.selected();
+    Some((pair.half(half), half))
+}
+
 /// An interface's attributes.
 #[inline(always)]
 pub fn interface_of(number: u16) -> Option<&'static Interface> {
@@ -494,7 +508,8 @@ fn take(p: &mut Packet, found: &Resolved) -> Step {
 /// The link below a tunnel.
 #[inline(always)]
 fn under_tunnel(p: &mut Packet) -> Step {
-    let Some(tunnel) = tunnel_of(p.out_tunnel) else { return Err(drop::NO_ROUTE) };
+    let Some((tunnel, half)) = half_of_tunnel(p.out_tunnel) else { return Err(drop::NO_ROUTE) };
+    p.tunnel_half = half;
     let (vrf, family, local, remote) = (tunnel.vrf, tunnel.family, tunnel.local, tunnel.remote);
     let (overhead, port_mtu, endpoint, subject) =
         (tunnel.overhead, tunnel.mtu, tunnel.endpoint, tunnel.in_port);

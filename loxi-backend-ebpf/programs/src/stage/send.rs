@@ -5,7 +5,7 @@ use crate::fast::difference;
 use crate::finish::{count, count_sent, open, tell_asker};
 use crate::maps::PORT_VLANS;
 use crate::parse::{ETH, LESS_HOP, Step, add32, ethertype, fold, older};
-use crate::stage::forward::{interface_of, tunnel_of};
+use crate::stage::forward::{interface_of, tunnel_of_way};
 use crate::stage::service::hash_of;
 use crate::stage::{answer, choose, go, packet, port_of};
 use loxi_ebpf_layout::code::{self, drop, program};
@@ -40,7 +40,7 @@ pub fn send<C: Ctx>(ctx: C) -> i32 {
 #[inline(always)]
 fn is_open(p: &Packet) -> Step {
     if p.way == way::TUNNEL {
-        let Some(tunnel) = tunnel_of(p.out_tunnel) else { return Err(drop::EGRESS_DOWN) };
+        let Some(tunnel) = tunnel_of_way(p) else { return Err(drop::EGRESS_DOWN) };
         if open(tunnel.in_port).is_none() {
             return Err(drop::EGRESS_DOWN);
         }
@@ -233,7 +233,7 @@ pub fn encapsulate<C: Ctx>(ctx: C) -> i32 {
     let (done, subject) = if p.way == way::IPIP {
         (ip_in_ip(ctx, p), 0)
     } else {
-        let Some(tunnel) = tunnel_of(p.out_tunnel) else { return C::DROP };
+        let Some(tunnel) = tunnel_of_way(p) else { return C::DROP };
         let inner = ctx.len();
         let subject = tunnel.in_port;
         let done =

@@ -107,6 +107,14 @@ impl Stand {
         got
     }
 
+    /// Lets packets of connections that are there take notice of what is configured now, so that the short way
+    /// is theirs again.
+    pub(super) fn refresh(&mut self) {
+        for packet in self.established.clone().iter().filter(|packet| !is_udp(packet)) {
+            self.commit(packet);
+        }
+    }
+
     /// What is looked at while a change comes: connections that are there, and others that open.
     pub(super) fn frames(&mut self) -> Vec<Frame> {
         let mut packets = self.established.clone();

@@ -57,6 +57,7 @@ fn run(test: &str, mode: Mode, usual: u64) {
             watch.lock().unwrap().names =
                 Names::load(&*stand.ebpf.inner.get_mut().installer.w.kernel).unwrap();
         }
+        stand.refresh();
         let frames = stand.frames();
         let (new, change) = stand.next_change();
         stand.sides.change(&change);

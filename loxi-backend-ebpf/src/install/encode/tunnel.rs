@@ -73,6 +73,11 @@ pub(super) fn put_tunnel(w: &mut Writer, name: &TunnelName, row: &TunnelRow) -> 
         exists: 1,
         reserved: 0,
     };
+    let was = w.current(TUNNELS, number);
+    if was.exists != 0 && was != value {
+        w.leave_short_ways(was.endpoint);
+        w.leave_short_ways(value.endpoint);
+    }
     Ok(w.flip(TUNNELS, number, &value)?)
 }
 

@@ -334,7 +334,7 @@ impl Node {
             ports: key.ports,
             scope: key.scope,
             backends: (0..d.roll(5)).map(|_| read(&format!("b{}", d.roll(6)))).collect(),
-            algorithm: algorithms[d.roll(6) as usize].clone(),
+            algorithm: algorithms[d.roll(6) as usize],
             affinity: d.one_in(2).then(|| Affinity { timeout_s: 1000 + d.roll(2) as u32 }),
             traffic_policy: policies[d.roll(3) as usize],
             source_ranges,

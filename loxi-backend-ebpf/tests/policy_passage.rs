@@ -31,19 +31,19 @@ const WATCHED: [Table; 5] =
 /// Judgements of every sample.
 type Judged = Vec<bool>;
 
-/// What was judged after which call.
-type Seen = Arc<Mutex<Vec<(String, Judged)>>>;
+/// What was judged after each call.
+type Log = Arc<Mutex<Vec<(String, Judged)>>>;
 
 /// A kernel that judges samples after every call that changes a table of policies.
 struct Watched {
     inner: SimulatedKernel,
-    seen: Seen,
+    seen: Log,
     /// Calls until whoever makes them is killed: after that nothing that he does has an effect.
     left: Arc<AtomicU64>,
 }
 
 impl Watched {
-    fn new(inner: &SimulatedKernel) -> (Self, Seen) {
+    fn new(inner: &SimulatedKernel) -> (Self, Log) {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let left = Arc::new(AtomicU64::new(u64::MAX));
         (Self { inner: inner.clone(), seen: Arc::clone(&seen), left }, seen)

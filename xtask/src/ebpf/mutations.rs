@@ -186,7 +186,7 @@ pub(super) const MUTATIONS: &[Mutation] = &[
         "if false {",
         "a service serves every source",
     ),
-    at(7, "stage/service.rs", "if expires <= p.now || ", "if ", "affinity never ends"),
+    at(7, "stage/service.rs", "if expires <= p.now {", "if expires == 0 {", "affinity never ends"),
     at(
         7,
         "stage/service.rs",

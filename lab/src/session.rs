@@ -87,7 +87,8 @@ impl Session {
     /// If something can't be made or started; then nothing is left.
     pub async fn start(setup: &Setup) -> Result<Self, SessionError> {
         let plan = setup.plan.clone();
-        let world = tokio::task::spawn_blocking(move || World::create(&plan)).await??;
+        let offloads = setup.backend == Backend::Ebpf;
+        let world = tokio::task::spawn_blocking(move || World::create_for(&plan, offloads)).await??;
         let servers = Servers::start(&world)?;
         let start = |node| Daemon::start(&world, node, &setup.loxilightd, setup.backend);
         let (first, second) = tokio::join!(start(NODES[0]), start(NODES[1]));

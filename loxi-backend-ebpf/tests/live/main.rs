@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
 
 mod capture;
+mod complete;
 mod dissect;
 #[path = "../fixture/mod.rs"]
 mod fixture;

@@ -47,6 +47,7 @@ impl Ebpf {
             objects: Objects::new().map_err(OpenError::Objects)?,
             kinds: options.mode.kinds(),
             sizes: options.sizes,
+            seed: None,
             pins: options.pins.clone(),
             discard: options.discard_state,
         };
@@ -78,7 +79,7 @@ impl Ebpf {
 }
 
 impl Inner {
-    fn new(
+    pub(super) fn new(
         installation: Installation,
         namespaces: Option<Namespaces>,
         mode: Mode,
@@ -127,6 +128,8 @@ impl Inner {
             full_zones: BTreeSet::new(),
             gone: Gone::default(),
             closing: BTreeSet::new(),
+            rehearsal: None,
+            rehearses: false,
         };
         // Without devices, or before the first port of a new instance, nothing runs by itself.
         let quiet = inner.namespaces.is_none() && !inner.place.outlives();

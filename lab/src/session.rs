@@ -90,8 +90,10 @@ impl Session {
     pub async fn start(setup: &Setup) -> Result<Self, SessionError> {
         let plan = setup.plan.clone();
         let by_xdp = setup.hooks.by_xdp(setup.backend);
+        // Programs at XDP take frames as they are on a wire.
+        let offloads = setup.backend == Backend::Ebpf && !by_xdp;
         let make = move || {
-            let world = World::create(&plan)?;
+            let world = World::create_for(&plan, offloads)?;
             if by_xdp {
                 world.merge_segments()?;
             }

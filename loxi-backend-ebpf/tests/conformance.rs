@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use loxi_backend_ebpf::{Devices, Ebpf, Mode, Options, Sizes, capabilities};
-use loxi_conformance::{check_committed, run_generated, run_rows};
+use loxi_conformance::{check_committed, run_generated, run_rows, run_rows_together};
 use loxi_core::dataplane::Local;
 use loxi_core::packet::Timestamp;
 use loxi_reference::ReferencePath;
@@ -33,6 +33,22 @@ async fn rows(mode: Mode) {
 
 async fn generated(mode: Mode) {
     println!("{}", run_generated(&dataplane(mode), cases()).await.unwrap_or_else(|error| panic!("{error}")));
+}
+
+async fn together(mode: Mode) {
+    let report = run_rows_together(&dataplane(mode)).await.unwrap();
+    assert!(report.failures().is_empty(), "{report}");
+    assert!(report.rows.len() > 50, "{} rows", report.rows.len());
+}
+
+#[tokio::test]
+async fn packets_of_one_question_at_tc() {
+    together(Mode::Tc).await;
+}
+
+#[tokio::test]
+async fn packets_of_one_question_at_xdp() {
+    together(Mode::Xdp).await;
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod report;
 mod row;
 mod runner;
 mod suite;
+mod together;
 mod vary;
 
 pub use capabilities::check_committed;
@@ -24,7 +25,7 @@ pub use row::{Expectation, Row, RowError, RowFile, RowStep, rows};
 pub use runner::{OWNER, Runner, reset};
 pub use suite::{
     MAXIMUM_PUNTED_PERCENT, MINIMUM_ASSERTED, MINIMUM_FORWARDED_PERCENT, SuiteError, run_generated,
-    run_generated_from, run_rows,
+    run_generated_from, run_rows, run_rows_together,
 };
 pub use vary::Variation;
 

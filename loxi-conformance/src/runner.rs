@@ -69,7 +69,7 @@ async fn attach_all(dataplane: &dyn Dataplane) -> Result<(), DataplaneError> {
 
 /// Runs rows and remembers what they covered.
 pub struct Runner<'a> {
-    dataplane: &'a dyn Dataplane,
+    pub(crate) dataplane: &'a dyn Dataplane,
     /// Asked for once.
     capabilities: OnceLock<Capabilities>,
 }
@@ -81,7 +81,7 @@ impl<'a> Runner<'a> {
         Self { dataplane, capabilities: OnceLock::new() }
     }
 
-    async fn capabilities(&self) -> Result<&Capabilities, DataplaneError> {
+    pub(crate) async fn capabilities(&self) -> Result<&Capabilities, DataplaneError> {
         if let Some(known) = self.capabilities.get() {
             return Ok(known);
         }
@@ -167,12 +167,8 @@ impl<'a> Runner<'a> {
             return Ok(());
         };
         let bytes = row.bytes(index, packet)?;
-        let mut wanted = Vec::new();
         let expect = step.expect.clone().unwrap_or_default();
-        for (port, packet) in &expect.out {
-            wanted.push((port.clone(), row.bytes(index, packet)?));
-        }
-        wanted.sort();
+        let wanted = wanted(row, index, &expect)?;
         match self.inject(port, bytes.clone(), step, second).await {
             Err(error) => result.fail(format!("step {}: {error}", index + 1)),
             Ok((injected, before, after)) => {
@@ -247,7 +243,25 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn verdict_problems(verdict: &Verdict, expect: &Expectation, wanted: &[(PortName, Vec<u8>)]) -> Vec<String> {
+/// The outputs that an expectation wants of a step, in order.
+pub(crate) fn wanted(
+    row: &Row,
+    index: usize,
+    expect: &Expectation,
+) -> Result<Vec<(PortName, Vec<u8>)>, RowError> {
+    let outputs = expect.out.iter();
+    let mut wanted: Vec<_> = outputs
+        .map(|(port, packet)| Ok((port.clone(), row.bytes(index, packet)?)))
+        .collect::<Result<_, RowError>>()?;
+    wanted.sort();
+    Ok(wanted)
+}
+
+pub(crate) fn verdict_problems(
+    verdict: &Verdict,
+    expect: &Expectation,
+    wanted: &[(PortName, Vec<u8>)],
+) -> Vec<String> {
     let mut wrong = Vec::new();
     if verdict.fate != fate(expect) {
         wrong.push(format!("fate is {}, wanted {}", verdict.fate, fate(expect)));

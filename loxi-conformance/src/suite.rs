@@ -82,6 +82,20 @@ pub async fn run_rows(dataplane: &dyn Dataplane) -> Result<Report, RowError> {
     Ok(report)
 }
 
+/// Runs every committed row that only has packets, and makes no choices, with all of them in one question that changes
+/// nothing.
+///
+/// # Errors
+/// [`RowError`] if a row can't be read; rows that fail are in the report.
+pub async fn run_rows_together(dataplane: &dyn Dataplane) -> Result<Report, RowError> {
+    let runner = Runner::new(dataplane);
+    let mut report = Report::default();
+    for (file, row) in rows()? {
+        report.rows.extend(runner.run_together(&file, &row).await?);
+    }
+    Ok(report)
+}
+
 /// Runs generated cases from a fixed seed: a failure of one run is a failure of
 /// the next. See [`run_generated_from`].
 ///

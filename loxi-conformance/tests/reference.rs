@@ -1,6 +1,6 @@
 //! The reference against its own suite, and the suite against backends that must fail it.
 
-use loxi_conformance::{Coverage, check_committed, run_rows};
+use loxi_conformance::{Coverage, check_committed, run_rows, run_rows_together};
 use loxi_core::dataplane::{Backend, Dataplane, Local};
 use loxi_core::packet::Timestamp;
 use loxi_reference::Reference;
@@ -11,6 +11,13 @@ fn local(reference: Reference) -> Box<dyn Dataplane> {
 }
 
 loxi_conformance::suite!(reference, || async { local(Reference::new()) });
+
+#[tokio::test]
+async fn packets_of_one_question_see_what_the_ones_before_have_left() {
+    let report = run_rows_together(&*local(Reference::new())).await.unwrap();
+    assert!(report.failures().is_empty(), "{report}");
+    assert!(report.rows.len() > 50, "{} rows", report.rows.len());
+}
 
 #[tokio::test]
 async fn the_rows_cover_every_stage_and_reason() {

@@ -115,6 +115,15 @@ impl World {
     /// # Errors
     /// If the instance is in use or the system refuses; then nothing is left.
     pub fn create(plan: &Plan) -> Result<Self, WorldError> {
+        Self::create_for(plan, false)
+    }
+
+    /// The same, for a dataplane that passes on whole what devices are to finish (`offloads`), or for one that would
+    /// take it apart.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_for(plan: &Plan, offloads: bool) -> Result<Self, WorldError> {
         let claim = Claim::take(plan)?;
         removal::remove_claimed(plan, &claim)?;
         let mut world = Self {
@@ -132,7 +141,7 @@ impl World {
         world.spots = Arc::new(spots);
         wire::make(plan)?;
         for node in NODES {
-            let dataplane = node::make(plan, node)?;
+            let dataplane = node::make(plan, node, offloads)?;
             world.dataplanes.insert(node, dataplane);
             world.mounts.insert(node, node::view(plan, node)?);
         }

@@ -15,7 +15,7 @@ pub(super) fn instance(plan: &Plan, node: u8) -> Instance {
 }
 
 /// Makes a node around its root namespace, which has its uplink already. Gives the dataplane's namespace.
-pub(super) fn make(plan: &Plan, node: u8) -> Result<NetNs, WorldError> {
+pub(super) fn make(plan: &Plan, node: u8, offloads: bool) -> Result<NetNs, WorldError> {
     let failed = |source| WorldError::Layout { node, source };
     let run = node_run(plan, node);
     std::fs::create_dir_all(&run).map_err(|source| WorldError::File {
@@ -23,7 +23,7 @@ pub(super) fn make(plan: &Plan, node: u8) -> Result<NetNs, WorldError> {
         path: run,
         source,
     })?;
-    let layout = Layout::ensure(&RealSys, &spec(plan, node)).map_err(failed)?;
+    let layout = Layout::ensure(&RealSys, &spec(plan, node, offloads)).map_err(failed)?;
     for pod in PODS {
         let port = format!("hs{pod}");
         let at = ns(plan, Spot::Pod(node, pod));
@@ -64,7 +64,7 @@ fn widen(at: &loxi_linux::sys::Ns, link: &str) -> Result<(), SysError> {
     RealSys.link_configure(at, link, LinkConfig { mac: None, mtu, alias: None, up: None })
 }
 
-fn spec(plan: &Plan, node: u8) -> LayoutSpec {
+fn spec(plan: &Plan, node: u8, offloads: bool) -> LayoutSpec {
     let both = |address: &dyn Fn(Family) -> std::net::IpAddr| Family::ALL.map(address).to_vec();
     LayoutSpec {
         underlay: both(&|family| plan::on_wire(node, family)),
@@ -76,6 +76,7 @@ fn spec(plan: &Plan, node: u8) -> LayoutSpec {
         mtu: POD_MTU.into(),
         overlay: layout::Overlay { vni: plan::VNI, port: 4789 },
         masquerade: true,
+        offloads,
         unlimited_icmp: true,
         ..LayoutSpec::new(instance(plan, node), "eth0")
     }

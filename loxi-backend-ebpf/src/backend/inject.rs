@@ -28,12 +28,24 @@ impl Inner {
             self.number_of(&packet.port)?;
             fits(index, &packet.bytes)?;
         }
+        if !request.commit && request.packets.len() > 1 {
+            return self.rehearse(request, now);
+        }
+        self.run_all(request, now, request.commit)
+    }
+
+    pub(super) fn run_all(
+        &mut self,
+        request: &InjectRequest,
+        now: Timestamp,
+        commit: bool,
+    ) -> Result<Vec<Injected>, DataplaneError> {
         let mut choices = Choices::new(&request.choices);
         let mut results = Vec::with_capacity(request.packets.len());
         for packet in &request.packets {
             let now = packet.at.unwrap_or(now);
-            let mut injected = self.run(packet, now, &mut choices, request.commit)?;
-            if request.commit {
+            let mut injected = self.run(packet, now, &mut choices, commit)?;
+            if commit {
                 self.send_all(&mut injected.verdict);
             }
             results.push(injected);
@@ -71,7 +83,11 @@ impl Inner {
         };
         let question = choices.question();
         // Read before anything runs: that of a packet by itself is a look at what it finds.
-        let explained = if commit { None } else { Some(self.explained(packet, now, &question, false)?) };
+        let explained = if commit && !self.rehearses {
+            None
+        } else {
+            Some(self.explained(packet, now, &question, commit)?)
+        };
         let kernel = &*self.installer.w.kernel;
         let asked = self
             .asker

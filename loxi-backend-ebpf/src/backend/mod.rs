@@ -13,6 +13,7 @@ mod inject;
 mod open;
 mod options;
 mod ports;
+mod rehearsal;
 mod send;
 mod slow;
 #[cfg(test)]
@@ -82,6 +83,10 @@ struct Inner {
     gone: Gone,
     /// Ports whose devices are let go then.
     closing: BTreeSet<PortName>,
+    /// The copy for questions of several packets, if there is one.
+    rehearsal: Option<rehearsal::Rehearsal>,
+    /// It is such a copy.
+    rehearses: bool,
 }
 
 /// What differs between two plans, and the change that makes it so.

@@ -50,6 +50,7 @@ impl Ebpf {
             objects: Objects::new().map_err(OpenError::Objects)?,
             kinds: options.mode.kinds(),
             sizes: options.sizes,
+            seed: None,
             pins: options.pins.clone(),
             discard: options.discard_state,
         };
@@ -110,7 +111,7 @@ fn let_go(options: &LoadOptions, namespaces: Option<&Namespaces>) -> Result<(), 
 }
 
 impl Inner {
-    fn new(
+    pub(super) fn new(
         installation: Installation,
         namespaces: Option<Namespaces>,
         hooks: Hooks,
@@ -161,6 +162,8 @@ impl Inner {
             full_zones: BTreeSet::new(),
             gone: Gone::default(),
             closing: BTreeSet::new(),
+            rehearsal: None,
+            rehearses: false,
         };
         // Without devices, or before the first port of a new instance, nothing runs by itself.
         let quiet = inner.namespaces.is_none() && !inner.place.outlives();

@@ -129,6 +129,7 @@ impl Inner {
         self.swept = now;
         set(&*self.installer.w.kernel, offset_of!(Globals, clock_offset), super::open::clock_offset());
         self.forget_gone();
+        self.forget_rehearsal();
         let mut store = self.installer.store(self.seed, &mut self.pace);
         self.sweeper.step(&mut store, now, BUCKETS);
         self.tell_zones(now);

@@ -47,6 +47,8 @@ pub struct LoadOptions {
     pub kinds: Kinds,
     /// Room for connections; of tables that are there already, theirs stays.
     pub sizes: Sizes,
+    /// The seed of flow tables that are made; none: one that nobody can foresee.
+    pub seed: Option<u64>,
     /// Folder of a bpf file system that keeps everything; none: it goes with this process.
     pub pins: Option<PathBuf>,
     /// Takes away what is kept there.
@@ -98,7 +100,7 @@ pub enum LoadError {
     Kernel(#[from] KernelError),
 }
 
-fn step(what: impl Into<String>) -> impl FnOnce(io::Error) -> LoadError {
+pub(crate) fn step(what: impl Into<String>) -> impl FnOnce(io::Error) -> LoadError {
     let what = what.into();
     move |source| LoadError::Step { what, source }
 }
@@ -173,7 +175,10 @@ pub(crate) fn open(options: &LoadOptions) -> Result<Installation, LoadError> {
             Meta {
                 magic: MAGIC,
                 version: u64::from(loxi_ebpf_layout::VERSION),
-                seed: random().map_err(step("choose a seed"))?,
+                seed: match options.seed {
+                    Some(seed) => seed,
+                    None => random().map_err(step("choose a seed"))?,
+                },
                 buckets_v4: options.sizes.buckets_v4(),
                 buckets_v6: options.sizes.buckets_v6(),
                 ..Meta::default()

@@ -49,6 +49,11 @@ impl Asker {
         Self { program, hook, begun: false }
     }
 
+    /// Whether those at XDP are asked.
+    pub(crate) fn is_at_xdp(&self) -> bool {
+        self.hook == Hook::Xdp
+    }
+
     /// What becomes of a frame.
     pub(crate) fn ask(
         &mut self,

@@ -14,6 +14,7 @@
 //! - Counts agree with what is in the tables: whoever puts a thing in adds, whoever takes it out
 //!   subtracts.
 
+mod copy;
 mod export;
 mod flow;
 mod forget;
@@ -29,6 +30,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use copy::{connections, copy_flows};
 pub use export::export;
 pub use forget::{
     Gone, forget, forget_bridge, forget_endpoint, forget_interface, forget_port, forget_service,

@@ -157,6 +157,7 @@ mod tests {
             objects: Objects::new().unwrap(),
             kinds: Kinds { tc: true, xdp: false },
             sizes: Sizes { flows_v4: 16, flows_v6: 16 },
+            seed: None,
             pins: None,
             discard: false,
         };

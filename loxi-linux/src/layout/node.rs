@@ -73,7 +73,7 @@ fn host(run: &mut Run<'_>, spec: &LayoutSpec) -> Result<(), LayoutError> {
     let own = mac_for(&spec.instance.name, "loxi_host.dataplane");
     let near = End { ns: &ns, name: HOST, mac: own };
     let far = End { ns: root, name: HOST, mac: spec.host_mac };
-    run.veth(near, far, spec.mtu)?;
+    run.veth(near, far, spec)?;
     silence(run, spec, &ns, HOST)?;
 
     // Both `all` and the device count, and the larger wins: where the node is strict, be loose.

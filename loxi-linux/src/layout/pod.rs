@@ -15,7 +15,7 @@ pub(super) fn add(sys: &dyn Sys, spec: &LayoutSpec, pod: &PodSpec) -> Result<Pod
     let mut run = Run::new(sys, &spec.instance);
     let near = End { ns: &ns, name: &pod.port, mac };
     let far = End { ns: &pod.netns, name: dev, mac: pod.mac };
-    run.veth(near, far, spec.mtu)?;
+    run.veth(near, far, spec)?;
     node::silence(&mut run, spec, &ns, &pod.port)?;
     for (name, value) in [("accept_ra", "0"), ("accept_dad", "0")] {
         run.sysctl(&pod.netns, &device_key("ipv6", dev, name), value)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Instance, LayoutError};
+use super::{Instance, LayoutError, LayoutSpec};
 use crate::Prefix;
 use crate::nftables::{Table, TableId};
 use crate::rtnetlink::{AddrFlags, Route};
@@ -95,25 +95,27 @@ impl<'a> Run<'a> {
     }
 
     /// A veth pair. `near` bears the label that tells whether it is there; both ends get one.
-    pub(super) fn veth(&mut self, near: End<'_>, far: End<'_>, mtu: u32) -> Result<(), LayoutError> {
+    pub(super) fn veth(&mut self, near: End<'_>, far: End<'_>, spec: &LayoutSpec) -> Result<(), LayoutError> {
         let there = self.own_link(near.ns, near.name)?.is_some();
         if !there {
             if find(self.sys, far.ns, far.name)?.is_some() {
                 return Err(self.foreign(format!("link {}", far.name)));
             }
             self.sys
-                .veth_create(near, far, mtu)
+                .veth_create(near, far, spec.mtu)
                 .map_err(step(format!("make veth {} {}", near.name, far.name)))?;
             self.done.push(Undo::Link(near.ns.clone(), near.name.into()));
         }
         // The far end first: the near one's label says that the pair is complete.
         for end in [far, near] {
             let label = self.instance.label(near.name);
-            let to = LinkConfig { mac: Some(end.mac), mtu: Some(mtu), alias: Some(&label), up: None };
+            let to = LinkConfig { mac: Some(end.mac), mtu: Some(spec.mtu), alias: Some(&label), up: None };
             self.configure(end.ns, end.name, to)?;
-            self.sys
-                .offloads_disable(end.ns, end.name)
-                .map_err(step(format!("turn offloads of {} off", end.name)))?;
+            if !spec.offloads {
+                self.sys
+                    .offloads_disable(end.ns, end.name)
+                    .map_err(step(format!("turn offloads of {} off", end.name)))?;
+            }
         }
         Ok(())
     }

@@ -128,6 +128,10 @@ pub struct LayoutSpec {
     pub overlay: Overlay,
     /// Give pods' traffic to the outside the node's address.
     pub masquerade: bool,
+    /// Leave the offloads of pods' and the host's links on: a stack then hands over aggregates, and checksums that a
+    /// device is to complete. A dataplane in the kernel passes them on as they are; one that has each frame in its hands
+    /// would take them apart.
+    pub offloads: bool,
     /// Take the kernel's limits off ICMP errors: for tests of traceroute and path MTU.
     pub unlimited_icmp: bool,
     /// The switch's Ethernet address.
@@ -155,6 +159,7 @@ impl LayoutSpec {
             mtu: 1450,
             overlay: Overlay::default(),
             masquerade: false,
+            offloads: false,
             unlimited_icmp: false,
             switch_mac: mac(super::SWITCH),
             host_mac: mac(super::HOST),

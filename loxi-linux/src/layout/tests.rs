@@ -56,6 +56,17 @@ fn make(sys: &FakeSys) -> Result<Layout, LayoutError> {
 }
 
 #[test]
+fn offloads_stay_on_for_a_dataplane_in_the_kernel() {
+    let sys = node();
+    let spec = LayoutSpec { offloads: true, ..spec() };
+    Layout::ensure(&sys, &spec).unwrap().add_pod(&sys, &pod()).unwrap();
+    let state = sys.state();
+    for (ns, link) in [("/t/root", HOST), ("/t/pod", "eth0")] {
+        assert!(!state.namespaces[&Ns::at(ns)].links[link].offloads_off, "{link}");
+    }
+}
+
+#[test]
 fn everything_is_there_then_nothing() {
     let sys = node();
     pod_is_up(&sys);

@@ -1,0 +1,38 @@
+//! The connections of one state entered into another, under the same names.
+
+use super::flow::codec::Draft;
+use super::flow::{FAMILIES, Place};
+use super::store::Store;
+use loxi_core::packet::Timestamp;
+use loxi_ebpf_layout::flow::{REPLY, rest};
+
+/// How many connections there are of each family.
+#[must_use]
+pub fn connections(store: &Store<'_>) -> [u64; 2] {
+    FAMILIES.map(|family| originals(store, family).len() as u64)
+}
+
+/// The entries of the original directions.
+fn originals(store: &Store<'_>, family: u8) -> Vec<Place> {
+    let table = store.table(family);
+    let mut all = Vec::new();
+    table.scan(0..table.buckets(), |place, word| {
+        if rest::flags(word) & REPLY == 0 {
+            all.push(place);
+        }
+    });
+    all
+}
+
+/// Enters all of them. One that ends meanwhile, or finds no room, is left out.
+pub fn copy_flows(from: &Store<'_>, to: &mut Store<'_>, now: Timestamp) {
+    for family in FAMILIES {
+        for place in originals(from, family) {
+            if let Ok((_, record)) = from.table(family).record(place)
+                && let Err(error) = to.put_draft(Draft::again(&record), now)
+            {
+                tracing::debug!(%error, "a connection is not copied");
+            }
+        }
+    }
+}

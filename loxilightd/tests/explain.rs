@@ -80,7 +80,7 @@ fn the_reference_stands_beside_what_is_installed() {
     let installed = "  installed  10 forward            pods vlan 1 02:00:00:00:00:02 \
                      [fdb pods vlan 1 02:00:00:00:00:02 from pod/two] -> port #99 (no name)\n";
     assert!(text.contains(&format!("they part here:\n{installed}")), "{text}");
-    assert!(text.contains("=> dropped, mtu"), "{text}");
+    assert!(text.contains("=> dropped, egress_down"), "{text}");
     let told = json();
     assert_eq!((&told["agrees"], told["fate"].as_str()), (&Value::Bool(false), Some("dropped")));
     assert_eq!(told["parts"]["installed"]["effect"], "port #99 (no name)");

@@ -396,6 +396,22 @@ pub const fn spot(hash: u64, mask: u32, places: u32) -> Spot {
     Spot { first, second, home, beside, tag }
 }
 
+impl Spot {
+    /// The key's own places, in the order in which they are looked at: `(true, _)` in its second bucket.
+    #[must_use]
+    #[inline(always)]
+    pub const fn own(&self) -> [(bool, u32); 3] {
+        [(false, self.home), (false, self.beside), (true, self.home)]
+    }
+
+    /// A bucket of the key.
+    #[must_use]
+    #[inline(always)]
+    pub const fn bucket(&self, away: bool) -> u32 {
+        if away { self.second } else { self.first }
+    }
+}
+
 /// A bucket's places that are free, a bit each, and how many.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {

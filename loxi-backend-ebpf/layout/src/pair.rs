@@ -53,6 +53,6 @@ impl<T: Copy> Pair<T> {
     #[must_use]
     #[inline(always)]
     pub fn other(&self) -> &T {
-        if self.which & 1 == 0 { &self.halves[1] } else { &self.halves[0] }
+        self.half(self.selected() ^ 1)
     }
 }

@@ -143,14 +143,10 @@ impl Walk<'_> {
     fn find_any(&self, family: u8, key: &Key) -> Option<u32> {
         let spot = self.spot(family, key);
         let (first, second) = (self.bucket(family, spot.first)?, self.bucket(family, spot.second)?);
-        let own = [
-            (&first, spot.first, spot.home),
-            (&first, spot.first, spot.beside),
-            (&second, spot.second, spot.home),
-        ];
-        for (bucket, index, place) in own {
+        for (away, place) in spot.own() {
+            let bucket = if away { &second } else { &first };
             if bucket.entries.get(place as usize).is_some_and(|entry| entry.key.is(key)) {
-                return Some(number(index, place));
+                return Some(number(spot.bucket(away), place));
             }
         }
         if let Some(place) = first.search(key, spot.tag) {

@@ -27,7 +27,7 @@ use crate::maps::{ANSWERS, COUNTERS};
 use crate::outer::ip_in_ip;
 use crate::parse::{ETH, ethertype};
 use crate::stage::packet;
-use crate::table::{Family, Key, V4, V6, find_apart, find_near};
+use crate::table::{Family, Key, V4, V6, look_up};
 use loxi_ebpf_layout::flow::{IPIP, NAT, ROUTED, TUNNEL, rest};
 use loxi_ebpf_layout::l2::{Port, exit, port};
 use loxi_ebpf_layout::scratch::{Beside, Globals, flag, way};
@@ -85,10 +85,7 @@ pub fn try_fast<C: Ctx>(ctx: C, here: &Here<'_>) -> Option<i32> {
 
 #[inline(always)]
 fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<i32> {
-    let entry = match find_near::<F>(&heads.key) {
-        Some(entry) => entry,
-        None => find_apart::<F>(&heads.key)?.entry,
-    };
+    let entry = look_up::<F>(&heads.key)?;
     let dry = here.beside.flags & flag::DRY != 0;
     let arrival = Arrival {
         port: here.beside.port as u16,

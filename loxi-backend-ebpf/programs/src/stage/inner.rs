@@ -7,7 +7,7 @@ use crate::ctx::{Ctx, UNTAGGED};
 use crate::fast::{Arrival, Decided, MOVING, decided, note, octets, word};
 use crate::stage::snat::size;
 use crate::stage::port_of;
-use crate::table::{Family, Key, V4, V6, find_apart, find_near};
+use crate::table::{Family, Key, V4, V6, look_up};
 use core::mem::offset_of;
 use loxi_ebpf_layout::family;
 use loxi_ebpf_layout::flow::{IPIP, NAT, ROUTED, TUNNEL, rest};
@@ -42,10 +42,7 @@ pub fn established<C: Ctx>(ctx: C, p: &mut Packet) -> bool {
 #[inline(always)]
 fn by_record<C: Ctx, F: Family>(ctx: C, p: &mut Packet, ingress: &Port) -> Option<()> {
     let key = Key { src: p.src, dst: p.dst, rest: rest::key(p.sport, p.dport, p.protocol, ingress.zone) };
-    let entry = match find_near::<F>(&key) {
-        Some(entry) => entry,
-        None => find_apart::<F>(&key)?.entry,
-    };
+    let entry = look_up::<F>(&key)?;
     let arrival = Arrival {
         port: p.port,
         tunnel: p.back,

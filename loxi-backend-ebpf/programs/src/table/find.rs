@@ -1,7 +1,7 @@
 //! Finding an entry.
 
 use super::bucket::{entry, search};
-use super::{Family, Found, Key, number};
+use super::{Family, Found, Key, find_apart, number};
 
 /// A number of which the compiler is to know nothing: what it knows it does not check, and what is
 /// not checked the verifier does not know.
@@ -16,7 +16,7 @@ fn unknown(number: u32) -> u32 {
 /// The entry of a key if it is at one of its own places. A freed place keeps its addresses, but its
 /// second word is 0, which is no key's.
 #[inline(always)]
-pub fn find_near<F: Family>(key: &Key) -> Option<*mut F::Entry> {
+fn find_near<F: Family>(key: &Key) -> Option<*mut F::Entry> {
     let spot = F::spot(key);
     let first = F::bucket(spot.first)?;
     let home = entry::<F>(first, unknown(spot.home));
@@ -31,17 +31,22 @@ pub fn find_near<F: Family>(key: &Key) -> Option<*mut F::Entry> {
     if F::is(away, key) { Some(away) } else { None }
 }
 
+/// The entry of a key: looked for here at the key's own places, apart by its tags.
+#[inline(always)]
+pub fn look_up<F: Family>(key: &Key) -> Option<*mut F::Entry> {
+    match find_near::<F>(key) {
+        Some(entry) => Some(entry),
+        None => Some(find_apart::<F>(key)?.entry),
+    }
+}
+
 /// Finds an entry. The key's own places are looked at before any tag.
 #[inline(always)]
 pub(super) fn find<F: Family>(key: &Key) -> Option<Found<F>> {
     let spot = F::spot(key);
     let (first, second) = (F::bucket(spot.first)?, F::bucket(spot.second)?);
-    let own = [
-        (first, spot.first, spot.home),
-        (first, spot.first, spot.beside),
-        (second, spot.second, spot.home),
-    ];
-    for (bucket, index, place) in own {
+    for (away, place) in spot.own() {
+        let (bucket, index) = if away { (second, spot.second) } else { (first, spot.first) };
         let entry = entry::<F>(bucket, place);
         if F::is(entry, key) {
             return Some(Found { entry, number: number(index, place) });

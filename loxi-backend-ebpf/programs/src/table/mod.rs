@@ -12,7 +12,7 @@ pub use apart::{
     CONTENDED, NO_ROOM, TAKEN, Work, claim_apart, find_apart, find_for_work, remove_apart, taken_apart, work,
 };
 pub use change::{claim, publish, remove};
-pub use find::find_near;
+pub use find::look_up;
 pub use v4::V4;
 pub use v6::V6;
 

@@ -105,7 +105,7 @@ pub(super) fn choose(spot: &Spot, free: u32, other: u32, places: u32) -> Option<
         None if other != 0 => (true, other.trailing_zeros()),
         None => return None,
     };
-    Some(Place { bucket: if away { spot.second } else { spot.first }, place })
+    Some(Place { bucket: spot.bucket(away), place })
 }
 
 impl<'m> Flows<'m> {

@@ -172,8 +172,7 @@ impl<'m> Flows<'m> {
     /// The place of a key. Its entry may be one that is being written.
     pub(in crate::state) fn find(&self, key: &Key) -> Option<Place> {
         let spot = self.spot(key);
-        let own = [(spot.first, spot.home), (spot.first, spot.beside), (spot.second, spot.home)];
-        let mut own = own.into_iter().map(|(bucket, place)| Place { bucket, place });
+        let mut own = spot.own().into_iter().map(|(away, place)| Place { bucket: spot.bucket(away), place });
         if let Some(place) = own.find(|place| self.is(*place, key)) {
             return Some(place);
         }

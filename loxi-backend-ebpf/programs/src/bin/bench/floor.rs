@@ -13,7 +13,7 @@ use loxi_ebpf_programs::ctx::{Ctx, at};
 use loxi_ebpf_programs::fast::{Heads, heads_v4, heads_v6, translate};
 use loxi_ebpf_programs::maps::Table;
 use loxi_ebpf_programs::parse::ethertype;
-use loxi_ebpf_programs::table::{Family, Key, V4, V6, find_apart, find_near};
+use loxi_ebpf_programs::table::{Family, Key, V4, V6, look_up};
 
 /// What a floor finds by index.
 #[unsafe(link_section = "maps")]
@@ -139,10 +139,7 @@ pub fn floor_flows<C: Ctx>(ctx: C) -> i32 {
 
 #[inline(always)]
 fn in_table<C: Ctx, F: Family>(ctx: C, heads: &Heads) -> Option<()> {
-    let entry = match find_near::<F>(&heads.key) {
-        Some(entry) => entry,
-        None => find_apart::<F>(&heads.key)?.entry,
-    };
+    let entry = look_up::<F>(&heads.key)?;
     // SAFETY: counters of an entry.
     let seen = unsafe { &mut *F::seen(entry) };
     seen.packets += 1;

@@ -4,6 +4,7 @@
 mod fixture;
 
 use aya::programs::{SchedClassifier, TcAttachType, Xdp, XdpMode};
+use fixture::program::object;
 use fixture::{Asked, AtTc, Lan, Way, address, json, mac, privileged, run, serve};
 use loxi_backend_ebpf::{Ebpf, Mode, Options, Sizes, clock};
 use loxi_core::change::Transaction;
@@ -14,35 +15,18 @@ use loxi_core::text::from_yaml;
 use loxi_linux::netns::NetNs;
 use loxi_linux::place::Place;
 use loxi_linux::rtnetlink::{BpfFilter, FilterAt, Rtnl};
-use object::write::{Object, Symbol, SymbolSection};
-use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
 const ONE_MEGABYTE: usize = 1 << 20;
 
-/// A program of nobody's that returns a number and does nothing else, as an object that a loader takes.
-fn object(section: &str, returns: i32) -> Vec<u8> {
+/// A program of nobody's that returns a number and does nothing else.
+fn stranger(section: &str, returns: i32) -> aya::Ebpf {
     let [a, b, c, d] = returns.to_le_bytes();
     // r0 = returns; exit
     let code = [0xb7, 0, 0, 0, a, b, c, d, 0x95, 0, 0, 0, 0, 0, 0, 0];
-    let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let text = object.add_section(Vec::new(), section.into(), SectionKind::Text);
-    let value = object.append_section_data(text, &code, 8);
-    object.add_symbol(Symbol {
-        name: b"stranger".to_vec(),
-        value,
-        size: code.len() as u64,
-        kind: SymbolKind::Text,
-        scope: SymbolScope::Dynamic,
-        weak: false,
-        section: SymbolSection::Section(text),
-        flags: SymbolFlags::None,
-    });
-    let license = object.add_section(Vec::new(), b"license".to_vec(), SectionKind::Data);
-    object.append_section_data(license, b"GPL\0", 1);
-    object.write().unwrap()
+    aya::Ebpf::load(&object(section, "stranger", &code)).unwrap()
 }
 
 /// Somebody else's program at a device; it goes with this value.
@@ -54,7 +38,7 @@ struct Stranger {
 impl Stranger {
     fn at_xdp(host: &NetNs) -> Self {
         const XDP_PASS: i32 = 2;
-        let mut loaded = aya::Ebpf::load(&object("xdp", XDP_PASS)).unwrap();
+        let mut loaded = stranger("xdp", XDP_PASS);
         let program: &mut Xdp = loaded.program_mut("stranger").unwrap().try_into().unwrap();
         program.load().unwrap();
         host.run(|| program.attach("eth0", XdpMode::default()).map(drop).unwrap()).unwrap();
@@ -72,7 +56,7 @@ impl Stranger {
 
     fn as_filter(host: &NetNs, at: FilterAt, priority: u16, handle: u32) -> Self {
         const TC_ACT_UNSPEC: i32 = -1;
-        let mut loaded = aya::Ebpf::load(&object("classifier", TC_ACT_UNSPEC)).unwrap();
+        let mut loaded = stranger("classifier", TC_ACT_UNSPEC);
         let program: &mut SchedClassifier = loaded.program_mut("stranger").unwrap().try_into().unwrap();
         program.load().unwrap();
         let (id, fd) = (program.info().unwrap().id().into(), program.fd().unwrap().as_fd());
@@ -89,7 +73,7 @@ impl Stranger {
 
     fn at_tcx(host: &NetNs) -> Self {
         const TCX_NEXT: i32 = -1;
-        let mut loaded = aya::Ebpf::load(&object("classifier", TCX_NEXT)).unwrap();
+        let mut loaded = stranger("classifier", TCX_NEXT);
         let program: &mut SchedClassifier = loaded.program_mut("stranger").unwrap().try_into().unwrap();
         program.load().unwrap();
         host.run(|| program.attach("eth0", TcAttachType::Ingress).map(drop).unwrap()).unwrap();

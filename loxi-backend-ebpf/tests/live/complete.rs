@@ -1,13 +1,12 @@
 //! A checksum that a device has taken of a whole frame (`CHECKSUM_COMPLETE`): it is that of the frame which is handed
 //! on, too. A kernel vxlan device gives such frames where their outer checksum was verified by software.
 
+use crate::fixture::program::object;
 use crate::fixture::{privileged, run};
 use crate::machines::{address, dataplane, host, join, offload, quiet};
 use aya::programs::{SchedClassifier, TcAttachType};
 use loxi_backend_ebpf::Mode;
 use loxi_linux::netns::NetNs;
-use object::write::{Object, Symbol, SymbolSection};
-use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 use std::net::UdpSocket;
 use std::time::Duration;
 
@@ -91,23 +90,7 @@ fn code(drops: Drops) -> Vec<u8> {
 
 /// Puts such a program at a host's eth0; it goes with the value.
 fn attach(at: &NetNs, drops: Drops) -> aya::Ebpf {
-    let code = code(drops);
-    let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let text = object.add_section(Vec::new(), b"classifier".to_vec(), SectionKind::Text);
-    let value = object.append_section_data(text, &code, 8);
-    object.add_symbol(Symbol {
-        name: b"checker".to_vec(),
-        value,
-        size: code.len() as u64,
-        kind: SymbolKind::Text,
-        scope: SymbolScope::Dynamic,
-        weak: false,
-        section: SymbolSection::Section(text),
-        flags: SymbolFlags::None,
-    });
-    let license = object.add_section(Vec::new(), b"license".to_vec(), SectionKind::Data);
-    object.append_section_data(license, b"GPL\0", 1);
-    let mut loaded = aya::Ebpf::load(&object.write().unwrap()).unwrap();
+    let mut loaded = aya::Ebpf::load(&object("classifier", "checker", &code(drops))).unwrap();
     let program: &mut SchedClassifier = loaded.program_mut("checker").unwrap().try_into().unwrap();
     program.load().unwrap();
     at.run(|| program.attach("eth0", TcAttachType::Ingress).map(drop).unwrap()).unwrap();

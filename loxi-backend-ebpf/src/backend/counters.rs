@@ -77,7 +77,7 @@ impl Inner {
     pub(super) fn counters(&self) -> Result<Counters, KernelError> {
         let (kernel, names) = (&*self.installer.w.kernel, &self.installer.w.names);
         let mut ports = BTreeMap::new();
-        for (name, number) in names.ports.all() {
+        for (name, number) in self.configured() {
             let mut sum = of_port(kernel, number)?;
             if let Some(more) = self.slow_counters.get(name) {
                 add(&mut sum, more);
@@ -85,28 +85,26 @@ impl Inner {
             ports.insert(name.clone(), sum);
         }
         let zones = names.zones.all().map(|(name, number)| (name.clone(), self.totals(number))).collect();
-        Ok(Counters { ports: self.configured(ports), zones })
+        Ok(Counters { ports, zones })
     }
 
     /// What the programs have handed on, and what became of it.
     pub(super) fn slow_path_counters(&self) -> Result<BTreeMap<PortName, SlowPathCounters>, KernelError> {
         let kernel = &*self.installer.w.kernel;
         let mut ports = BTreeMap::new();
-        for (name, number) in self.installer.w.names.ports.all() {
-            if self.pipeline.get::<loxi_core::ir::Port>(name).is_some() {
-                let each = each::<PortCount>(kernel, COUNTERS.table, number)?;
-                let handed_on = each.iter().map(|one| one.handed_on).sum();
-                let finished = self.finished.get(name).cloned().unwrap_or_default();
-                ports.insert(name.clone(), SlowPathCounters { handed_on, finished });
-            }
+        for (name, number) in self.configured() {
+            let each = each::<PortCount>(kernel, COUNTERS.table, number)?;
+            let handed_on = each.iter().map(|one| one.handed_on).sum();
+            let finished = self.finished.get(name).cloned().unwrap_or_default();
+            ports.insert(name.clone(), SlowPathCounters { handed_on, finished });
         }
         Ok(ports)
     }
 
-    /// Ports that have a number because something refers to them are not all configured.
-    fn configured(&self, ports: BTreeMap<PortName, PortCounters>) -> BTreeMap<PortName, PortCounters> {
-        let there = |name: &PortName| self.pipeline.get::<loxi_core::ir::Port>(name).is_some();
-        ports.into_iter().filter(|(name, _)| there(name)).collect()
+    /// The configured ports, with their numbers: a port can have one only because something refers to it.
+    fn configured(&self) -> impl Iterator<Item = (&PortName, u32)> {
+        let there = |(name, _): &(&PortName, u32)| self.pipeline.get::<loxi_core::ir::Port>(*name).is_some();
+        self.installer.w.names.ports.all().filter(there)
     }
 
     /// Flows of a zone. Its limit is the table's room where that is less.

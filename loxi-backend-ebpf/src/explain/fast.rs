@@ -43,10 +43,7 @@ struct Link {
 impl Walk<'_> {
     /// The fate of a packet that goes the short way.
     pub(super) fn fast(&mut self) -> Option<Fate> {
-        let ingress = self.port_of(self.p.port)?;
-        if ingress.flags & (port::UP | port::TRUNK) != port::UP || ingress.zone == 0 {
-            return None;
-        }
+        let ingress = self.short_ingress()?;
         let heads = match self.word16(12)? {
             ethertype::IPV4 => self.heads_v4(ingress.zone)?,
             ethertype::IPV6 => self.heads_v6(ingress.zone)?,
@@ -69,10 +66,7 @@ impl Walk<'_> {
         if p.family == 0 || p.flags & flag::FRAGMENT != 0 || p.tag != UNTAGGED || !keeps {
             return None;
         }
-        let ingress = self.port_of(p.port)?;
-        if ingress.flags & (port::UP | port::TRUNK) != port::UP || ingress.zone == 0 {
-            return None;
-        }
+        let ingress = self.short_ingress()?;
         let heads = Heads {
             family: p.family,
             key: Key { src: p.src, dst: p.dst, rest: rest::key(p.sport, p.dport, p.protocol, ingress.zone) },
@@ -96,6 +90,12 @@ impl Walk<'_> {
         let macs = if routed { (link.dmac, link.smac) } else { (heads.dmac, heads.smac) };
         (self.p.new_dmac, self.p.new_smac) = macs;
         Some(program::SEND)
+    }
+
+    /// The ingress port, where packets may go the short way.
+    fn short_ingress(&self) -> Option<Port> {
+        let may = |port: &Port| port.flags & (port::UP | port::TRUNK) == port::UP && port.zone != 0;
+        self.port_of(self.p.port).filter(may)
     }
 
     /// The record of a packet, with the port and the link by which it leaves, if it is believed.

@@ -10,8 +10,8 @@
 use super::device::{DeviceError, Found};
 use crate::load::stub;
 use crate::sys::{Attached, Map, Program, bytes, program_named};
-use loxi_linux::netns::{NetNs, NetNsError};
-use loxi_linux::rtnetlink::{self, BpfFilter, FilterAt, Rtnl, RtnlError};
+use loxi_linux::netns::NetNs;
+use loxi_linux::rtnetlink::{self, BpfFilter, EVERY_PROTOCOL, FilterAt, Rtnl, RtnlError};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -20,8 +20,6 @@ use std::sync::Arc;
 const PRIORITY: u16 = 10;
 /// `loxi`: nobody chooses it by chance.
 const HANDLE: u32 = 0x6c6f_7869;
-/// Filters for every ethertype.
-const EVERY_PROTOCOL: u16 = 3;
 
 /// A stub at the ingress of a device.
 #[derive(Debug)]
@@ -100,13 +98,13 @@ impl Filter {
     /// The filters of an instance, by the names under which their devices are bound.
     pub(crate) fn of_instance(netns: &Arc<NetNs>, entry: &Map) -> io::Result<Vec<(String, Self)>> {
         let found = netns.run(|| -> io::Result<Vec<(u32, Label)>> {
-            let mut rtnl = Rtnl::open().map_err(said)?;
-            let devices = rtnl.clsacts().map_err(said)?;
+            let mut rtnl = Rtnl::open().map_err(io::Error::other)?;
+            let devices = rtnl.clsacts().map_err(io::Error::other)?;
             let label = |device| Ok(ours(&mut rtnl, device, entry.id)?.map(|label| (device, label)));
             devices.into_iter().map(label).filter_map(io::Result::transpose).collect()
         });
         let mut filters = Vec::new();
-        for (device, label) in found.map_err(entered)?? {
+        for (device, label) in found.map_err(io::Error::other)?? {
             let name = label.name.clone();
             filters
                 .push((name, Self { netns: Arc::clone(netns), device, label, entry: entry.id, stays: true }));
@@ -120,24 +118,25 @@ impl Filter {
         let replaced = self
             .netns
             .run(|| Rtnl::open()?.bpf_filter_replace(self.device, FilterAt::Ingress, &filter(&text, stub)));
-        replaced.map_err(entered)?.map_err(said)
+        replaced.map_err(io::Error::other)?.map_err(io::Error::other)
     }
 
     /// Its device's index; 0: it is not there any more, or its device isn't.
     pub(crate) fn device(&self) -> io::Result<u32> {
-        let there = self.netns.run(|| ours(&mut Rtnl::open().map_err(said)?, self.device, self.entry));
-        Ok(if there.map_err(entered)??.is_some() { self.device } else { 0 })
+        let there =
+            self.netns.run(|| ours(&mut Rtnl::open().map_err(io::Error::other)?, self.device, self.entry));
+        Ok(if there.map_err(io::Error::other)??.is_some() { self.device } else { 0 })
     }
 
     /// Takes it away, and the qdisc that was made for it.
     pub(crate) fn detach(&mut self) -> io::Result<()> {
         let gone = self.netns.run(|| -> io::Result<()> {
-            let mut rtnl = Rtnl::open().map_err(said)?;
+            let mut rtnl = Rtnl::open().map_err(io::Error::other)?;
             let Some(label) = ours(&mut rtnl, self.device, self.entry)? else { return Ok(()) };
             remove(&mut rtnl, self.device)?;
             if label.made { remove_if_empty(&mut rtnl, self.device) } else { Ok(()) }
         });
-        gone.map_err(entered)??;
+        gone.map_err(io::Error::other)??;
         self.stays = true;
         Ok(())
     }
@@ -220,7 +219,7 @@ fn whose(filter: &rtnetlink::Filter, entry: u32) -> io::Result<Whose> {
 
 /// The label of an instance's filter at a device.
 fn ours(rtnl: &mut Rtnl, device: u32, entry: u32) -> io::Result<Option<Label>> {
-    for found in rtnl.filters(device, FilterAt::Ingress).map_err(said)? {
+    for found in rtnl.filters(device, FilterAt::Ingress).map_err(io::Error::other)? {
         if let Whose::Ours(label) = whose(&found, entry)? {
             return Ok(Some(label));
         }
@@ -238,7 +237,7 @@ fn remove(rtnl: &mut Rtnl, device: u32) -> io::Result<()> {
 
 fn remove_if_empty(rtnl: &mut Rtnl, device: u32) -> io::Result<()> {
     for at in [FilterAt::Ingress, FilterAt::Egress] {
-        if !rtnl.filters(device, at).map_err(said)?.is_empty() {
+        if !rtnl.filters(device, at).map_err(io::Error::other)?.is_empty() {
             return Ok(());
         }
     }
@@ -249,16 +248,8 @@ fn remove_if_empty(rtnl: &mut Rtnl, device: u32) -> io::Result<()> {
 fn gone(removed: Result<(), RtnlError>) -> io::Result<()> {
     match removed {
         Err(error) if error.is_missing() => Ok(()),
-        other => other.map_err(said),
+        other => other.map_err(io::Error::other),
     }
-}
-
-fn said(error: RtnlError) -> io::Error {
-    io::Error::other(error)
-}
-
-fn entered(error: NetNsError) -> io::Error {
-    io::Error::other(error)
 }
 
 #[cfg(test)]

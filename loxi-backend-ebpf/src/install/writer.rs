@@ -8,7 +8,7 @@ use super::pool::Pool;
 use crate::plan::Digest;
 use crate::sys::{
     BACKENDS, HASHES, Kernel, KernelError, LISTS, NAMES, NAT_POOL, NAT_RULES, PORTS, Put, SERVICE_RANGES,
-    SERVICES, Table, Typed, VERSIONS, VRFS, bytes,
+    SERVICES, Table, Typed, VERSIONS, VRFS, Word, bytes,
 };
 use loxi_ebpf_layout::l2::Port;
 use loxi_ebpf_layout::lb::{Backend, HASHES_PER_WORD};
@@ -225,7 +225,7 @@ impl Writer {
             return Ok(());
         }
         self.flip_bytes(table.table, index, bytes(value))?;
-        self.journal.push(Inverse::Half { table: table.table, index, was: bytes(&was).to_vec() });
+        self.note_half(table.table, index, bytes(&was));
         Ok(())
     }
 
@@ -236,7 +236,7 @@ impl Writer {
             return Ok(());
         }
         self.flip_bytes(Table::Ports, index, bytes(value))?;
-        self.journal.push(Inverse::Half { table: Table::Ports, index, was: bytes(&was).to_vec() });
+        self.note_half(Table::Ports, index, bytes(&was));
         Ok(())
     }
 
@@ -260,11 +260,7 @@ impl Writer {
         for slot in std::mem::take(&mut self.coming).into_keys() {
             let was = self.current(BACKENDS, slot);
             self.turn(Table::Backends, slot)?;
-            self.journal.push(Inverse::Half {
-                table: Table::Backends,
-                index: slot,
-                was: bytes(&was).to_vec(),
-            });
+            self.note_half(Table::Backends, slot, bytes(&was));
         }
         Ok(())
     }
@@ -272,7 +268,7 @@ impl Writer {
     /// Flows keep the link layer below a tunnel, and take all else from the tunnel: while one changes, packets
     /// towards its ends go the long way.
     pub(crate) fn leave_short_ways(&mut self, place: u32) {
-        let word = self.kernel.memory(Table::PathMtus).word(place as usize * size_of::<u64>());
+        let word = self.path_mtu(place);
         // Where a path got narrower they go it anyway.
         if word.replace(0, PATH_CHANGES) {
             self.changing.push(place);
@@ -291,10 +287,18 @@ impl Writer {
             return;
         }
         for place in places {
-            let word = self.kernel.memory(Table::PathMtus).word(place as usize * size_of::<u64>());
             // What was learned meanwhile stays.
-            let _ = word.replace(PATH_CHANGES, 0);
+            let _ = self.path_mtu(place).replace(PATH_CHANGES, 0);
         }
+    }
+
+    fn path_mtu(&self, place: u32) -> Word<'_> {
+        self.kernel.memory(Table::PathMtus).word(place as usize * size_of::<u64>())
+    }
+
+    /// Notes what the half was that is read no more.
+    fn note_half(&mut self, table: Table, index: u32, was: &[u8]) {
+        self.journal.push(Inverse::Half { table, index, was: was.to_vec() });
     }
 
     fn flip_bytes(&mut self, table: Table, index: u32, value: &[u8]) -> Result<(), KernelError> {

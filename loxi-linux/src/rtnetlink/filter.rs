@@ -20,8 +20,8 @@ const CLSACT: u32 = 0xffff_fff1;
 const CLSACT_HANDLE: u32 = 0xffff_0000;
 /// Length of `struct tcmsg`.
 const TCMSG: usize = 20;
-/// `ETH_P_ALL`.
-const EVERY_PROTOCOL: u16 = 3;
+/// [`Filter::protocol`] of a filter for every ethertype: `ETH_P_ALL` of linux/if_ether.h.
+pub const EVERY_PROTOCOL: u16 = 3;
 
 /// A side of the qdisc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct Filter {
     pub chain: u32,
     /// Filters of smaller numbers see a frame first.
     pub priority: u16,
-    /// The ethertype that it sees; 3 is every one.
+    /// The ethertype that it sees, or [`EVERY_PROTOCOL`].
     pub protocol: u16,
     /// Its number among those of its priority; 0 is the priority itself, which has one kind.
     pub handle: u32,

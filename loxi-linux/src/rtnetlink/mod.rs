@@ -15,7 +15,7 @@ mod wire;
 use std::io;
 
 pub use address::{AddrFlags, Address};
-pub use filter::{BpfFilter, Filter, FilterAt};
+pub use filter::{BpfFilter, EVERY_PROTOCOL, Filter, FilterAt};
 pub use link::{Link, LinkChange, LinkStats, OperState, VethEnd};
 pub use neigh::Neighbor;
 pub use route::Route;

@@ -57,14 +57,6 @@ struct Element {
 
 #[repr(C)]
 #[derive(Default)]
-struct ById {
-    id: u32,
-    next: u32,
-    flags: u32,
-}
-
-#[repr(C)]
-#[derive(Default)]
 struct Batch {
     input: u64,
     output: u64,
@@ -113,9 +105,7 @@ impl Map {
 
     /// The map of a number.
     pub(crate) fn of(id: u32) -> io::Result<Self> {
-        let mut attr = ById { id, ..ById::default() };
-        // SAFETY: no pointer is passed.
-        Self::new(owned(unsafe { bpf(MAP_BY_ID, &mut attr) }?)?)
+        Self::new(by_id(MAP_BY_ID, id)?)
     }
 
     /// Makes a map that no program uses.

@@ -112,6 +112,21 @@ pub(crate) fn get_pinned(path: &Path) -> io::Result<OwnedFd> {
 
 #[repr(C)]
 #[derive(Default)]
+struct ById {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+
+/// The object of a number; the command says of which kind.
+fn by_id(command: libc::c_int, id: u32) -> io::Result<OwnedFd> {
+    let mut attr = ById { id, ..ById::default() };
+    // SAFETY: no pointer is passed.
+    owned(unsafe { bpf(command, &mut attr) }?)
+}
+
+#[repr(C)]
+#[derive(Default)]
 struct Info {
     fd: u32,
     len: u32,

@@ -182,14 +182,6 @@ impl Program {
     }
 }
 
-#[repr(C)]
-#[derive(Default)]
-struct ById {
-    id: u32,
-    next: u32,
-    flags: u32,
-}
-
 /// A program at a hook, as the kernel knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attached {
@@ -201,9 +193,7 @@ pub(crate) struct Attached {
 
 /// The program of a number.
 pub(crate) fn program_of(id: u32) -> io::Result<Program> {
-    let mut attr = ById { id, ..ById::default() };
-    // SAFETY: no pointer is passed.
-    Ok(Program::new(owned(unsafe { bpf(PROG_BY_ID, &mut attr) }?)?))
+    by_id(PROG_BY_ID, id).map(Program::new)
 }
 
 /// What the kernel says of the program of a number.

@@ -9,9 +9,9 @@ use crate::table::{V4, V6};
 use aya_ebpf::helpers::bpf_ringbuf_output;
 use loxi_ebpf_layout::code::{self, FATES as MOST_FATES};
 use loxi_ebpf_layout::count::{Told, punt_tag};
+use loxi_ebpf_layout::family;
 use loxi_ebpf_layout::flow::RECHECK;
 use loxi_ebpf_layout::scratch::{Packet, flag, tracking};
-use loxi_ebpf_layout::family;
 
 /// Counts the packet's fate and acts on it.
 #[inline(always)]

@@ -122,8 +122,7 @@ fn arp<C: Ctx>(ctx: C, p: &mut Packet, l3: usize) -> Step {
     if operation != 1 && operation != 2 {
         return Err(drop::UNSUPPORTED_L3);
     }
-    let (Some(sender), Some(target)) =
-        (read::<C, [u8; 4]>(ctx, l3 + 14), read::<C, [u8; 4]>(ctx, l3 + 24))
+    let (Some(sender), Some(target)) = (read::<C, [u8; 4]>(ctx, l3 + 14), read::<C, [u8; 4]>(ctx, l3 + 24))
     else {
         return Err(drop::TRUNCATED);
     };

@@ -31,12 +31,15 @@ fn in_aggregates(seen: &[Seen]) -> usize {
     seen.iter().filter(|seen| seen.ip_length > MTU.into()).map(|seen| seen.payload.len()).sum()
 }
 
-/// The bytes of a TCP stream, from its packets.
+/// The bytes of a TCP stream, from its packets: those of one stream may overtake each other where it changes the
+/// processor.
 fn stream(seen: &[Seen]) -> Vec<u8> {
     let first = seen.first().expect("it has packets").seq;
+    let mut places: Vec<(usize, &Seen)> =
+        seen.iter().map(|one| (one.seq.wrapping_sub(first) as usize, one)).collect();
+    places.sort_by_key(|(at, _)| *at);
     let mut bytes: Vec<u8> = Vec::new();
-    for one in seen {
-        let at = one.seq.wrapping_sub(first) as usize;
+    for (at, one) in places {
         assert!(at <= bytes.len(), "a gap at {}", bytes.len());
         // What was sent again is to be the same.
         let known = bytes.len().min(at + one.payload.len()) - at;

@@ -192,7 +192,8 @@ impl Ctx for Tc {
         };
         let plain = BPF_F_ADJ_ROOM_FIXED_GSO as u64;
         // SAFETY: the helper checks everything.
-        let done = unsafe { bpf_skb_adjust_room(self.0, -(n as i32), BPF_ADJ_ROOM_MAC, plain | flags as u64) == 0 };
+        let done =
+            unsafe { bpf_skb_adjust_room(self.0, -(n as i32), BPF_ADJ_ROOM_MAC, plain | flags as u64) == 0 };
         done || self.shrink_before_6_3(n, family == 6)
     }
 

@@ -30,7 +30,7 @@ use crate::stage::packet;
 use crate::table::{Family, Key, V4, V6, look_up};
 use loxi_ebpf_layout::flow::{IPIP, NAT, ROUTED, TUNNEL, rest};
 use loxi_ebpf_layout::l2::{Port, exit, port};
-use loxi_ebpf_layout::scratch::{Beside, Globals, flag, way};
+use loxi_ebpf_layout::scratch::{Globals, flag, way};
 use loxi_ebpf_layout::{Addr, code, family};
 use record::{Exit, Way};
 use rewrite::route;
@@ -40,8 +40,11 @@ use rewrite::route;
 pub struct Here<'a> {
     /// Ingress port.
     pub port: &'a Port,
-    /// What was said beside the packet.
-    pub beside: Beside,
+    /// Its number.
+    pub number: u32,
+    /// Flags of what was said beside the packet. The rest of that is looked up by whoever needs it: before 6.13 all
+    /// that a program keeps shares 512 bytes with what it calls.
+    pub flags: u32,
     /// What every packet reads.
     pub globals: &'a Globals,
 }
@@ -50,8 +53,9 @@ impl Here<'_> {
     /// Now, ns.
     #[inline(always)]
     pub fn now<C: Ctx>(&self, ctx: C) -> u64 {
-        if self.beside.flags & flag::ASKED != 0 {
-            self.beside.now[0] as u64 | (self.beside.now[1] as u64) << 32
+        if self.flags & flag::ASKED != 0 {
+            let [low, high] = ctx.beside().now;
+            low as u64 | (high as u64) << 32
         } else {
             ctx.clock() + self.globals.clock_offset
         }
@@ -86,9 +90,9 @@ pub fn try_fast<C: Ctx>(ctx: C, here: &Here<'_>) -> Option<i32> {
 #[inline(always)]
 fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<i32> {
     let entry = look_up::<F>(&heads.key)?;
-    let dry = here.beside.flags & flag::DRY != 0;
+    let dry = here.flags & flag::DRY != 0;
     let arrival = Arrival {
-        port: here.beside.port as u16,
+        port: here.number as u16,
         tunnel: 0,
         dmac: heads.dmac,
         smac: heads.smac,
@@ -101,7 +105,7 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
     // SAFETY: a word of the entry, read at once; it is looked at again below.
     let word = unsafe { F::rest(entry).read_volatile() };
     let Decided { flags, out, egress, way: link } = decided::<F>(here.port, &arrival, entry, word)?;
-    if C::XDP && egress.exit & exit::XDP == 0 && here.beside.flags & flag::ASKED == 0 {
+    if C::XDP && egress.exit & exit::XDP == 0 && here.flags & flag::ASKED == 0 {
         // TC may send there, if it follows.
         return if here.globals.xdp_only == 0 { Some(C::PASS) } else { None };
     }
@@ -123,7 +127,7 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
     if !dry {
         note::<F>(entry, arrival.now, heads.len);
         if flags & (TUNNEL | IPIP) == 0 {
-            count(here.beside.port, out.port as u32, length, length);
+            count(here.number, out.port as u32, length, length);
         }
     }
     let sums = here.port.exit & exit::SUMS != 0;
@@ -133,17 +137,17 @@ fn forward<C: Ctx, F: Family>(ctx: C, here: &Here<'_>, heads: &Heads) -> Option<
     if flags & ROUTED != 0 && !route::<C, F>(ctx, link.dmac, link.smac, sums) {
         return Some(C::DROP);
     }
-    if flags & IPIP != 0 && here.beside.flags & (flag::ASKED | flag::DRY) == 0 {
+    if flags & IPIP != 0 && here.flags & (flag::ASKED | flag::DRY) == 0 {
         if ip_in_ip::<C, F>(ctx, [out.mac, link.outer_smac], &pair, heads.tos) {
-            count(here.beside.port, out.port as u32, length, ctx.len());
+            count(here.number, out.port as u32, length, ctx.len());
             return Some(ctx.send(out.port, egress, here.port.side, here.globals));
         }
     }
     if flags & (TUNNEL | IPIP) != 0 {
         return Some(encapsulate::<C, F>(ctx, here, heads, flags, &out, &pair, rest, &link));
     }
-    if here.beside.flags & flag::ASKED != 0 {
-        return Some(answer::<C>(here, out.port, flags));
+    if here.flags & flag::ASKED != 0 {
+        return Some(answer(ctx, here, out.port, flags));
     }
     Some(ctx.send(out.port, egress, here.port.side, here.globals))
 }
@@ -163,8 +167,8 @@ fn encapsulate<C: Ctx, F: Family>(
 ) -> i32 {
     let Some(p) = packet() else { return C::DROP };
     let family = if F::PLACES == V4::PLACES { family::V4 } else { family::V6 };
-    p.flags = here.beside.flags & (flag::ASKED | flag::DRY) | if heads.df { flag::DF } else { 0 };
-    (p.port, p.outer_port, p.side) = (here.beside.port as u16, here.beside.port as u16, here.port.side);
+    p.flags = here.flags & (flag::ASKED | flag::DRY) | if heads.df { flag::DF } else { 0 };
+    (p.port, p.outer_port, p.side) = (here.number as u16, here.number as u16, here.port.side);
     (p.len, p.ended, p.choices) = (ctx.len(), 0, 0);
     (p.family, p.protocol, p.tos, p.ttl) = (family, rest::protocol(ports), heads.tos, heads.ttl);
     p.routed = (flags & ROUTED != 0) as u8;
@@ -183,7 +187,7 @@ fn encapsulate<C: Ctx, F: Family>(
     if p.flags & flag::ASKED != 0 {
         p.stages = met(here, flags);
         p.group = 0;
-        clear_answer(here);
+        clear_answer(ctx);
     }
     ctx.jump(code::program::ENCAPSULATE);
     C::DROP
@@ -229,12 +233,12 @@ fn met(here: &Here<'_>, flags: u8) -> u32 {
 
 /// Begins an answer that another program will complete.
 #[inline(always)]
-fn clear_answer(here: &Here<'_>) {
+fn clear_answer<C: Ctx>(ctx: C) {
     if let Some(answer) = ANSWERS.ptr(&0) {
         // SAFETY: this processor's own value, for which all zeroes is one.
         unsafe {
             *answer = core::mem::zeroed();
-            (*answer).nonce = here.beside.nonce;
+            (*answer).nonce = ctx.beside().nonce;
             (*answer).preferred = u32::MAX;
         }
     }
@@ -242,11 +246,11 @@ fn clear_answer(here: &Here<'_>) {
 
 /// Tells whoever asks.
 #[inline(always)]
-fn answer<C: Ctx>(here: &Here<'_>, out_port: u16, flags: u8) -> i32 {
+fn answer<C: Ctx>(ctx: C, here: &Here<'_>, out_port: u16, flags: u8) -> i32 {
     if let Some(answer) = ANSWERS.ptr(&0) {
         // SAFETY: this processor's own value.
         unsafe {
-            (*answer).nonce = here.beside.nonce;
+            (*answer).nonce = ctx.beside().nonce;
             (*answer).fate = code::FORWARDED;
             (*answer).sent = 1;
             (*answer).choices = 0;

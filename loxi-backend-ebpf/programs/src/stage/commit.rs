@@ -2,13 +2,15 @@
 
 use crate::atomic;
 use crate::ctx::Ctx;
+use crate::life::{count_of, less, uncount, zone_of};
 use crate::maps::{AFFINITY, BACKEND_FLOWS, FRAGMENTS, PORT_POLICY, SOURCES};
 use crate::parse::Step;
-use crate::life::{count_of, less, uncount, zone_of};
 use crate::stage::conntrack::{fragment_key, key_of};
 use crate::stage::forward::tunnel_of_way;
 use crate::stage::{SECOND, go, packet, port_of, tick};
-use crate::table::{Family, Found, Key, Refused, V4, V6, at, claim_apart, cold_at, publish, remove_apart, work};
+use crate::table::{
+    Family, Found, Key, Refused, V4, V6, at, claim_apart, cold_at, publish, remove_apart, work,
+};
 use loxi_ebpf_layout::code::{drop, program};
 use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::flow::{
@@ -110,8 +112,9 @@ fn within_limits(p: &Packet, zone: &Zone) -> Step {
 fn would_fit(p: &Packet, zone: &Zone) -> Step {
     let Some(count) = count_of(p.zone) else { return Err(drop::CT_FULL) };
     // SAFETY: words of an array, each read at once.
-    let (flows, open) =
-        unsafe { ((&raw const (*count).flows).read_volatile(), (&raw const (*count).half_open).read_volatile()) };
+    let (flows, open) = unsafe {
+        ((&raw const (*count).flows).read_volatile(), (&raw const (*count).half_open).read_volatile())
+    };
     let over = (p.flags & flag::OVER != 0) as u64;
     if is_full(flows.wrapping_sub(over), zone.max_flows) {
         return Err(drop::CT_FULL);
@@ -185,11 +188,8 @@ fn remember_client(p: &Packet) {
         return;
     }
     let key = AffinityKey { service: p.service, family: p.family as u32, client: p.src };
-    let entry = Affinity {
-        backend: p.backend,
-        generation: p.backend_generation,
-        expires: p.now + p.affinity,
-    };
+    let entry =
+        Affinity { backend: p.backend, generation: p.backend_generation, expires: p.now + p.affinity };
     AFFINITY.put(&key, &entry, 0);
 }
 
@@ -236,11 +236,7 @@ fn insert<F: Family>(p: &mut Packet) -> Result<(), Refused> {
 /// The key of the packet as it leaves.
 #[inline(always)]
 fn translated(p: &Packet) -> Key {
-    Key {
-        src: p.new_src,
-        dst: p.new_dst,
-        rest: rest::key(p.new_sport, p.new_dport, p.protocol, p.zone),
-    }
+    Key { src: p.new_src, dst: p.new_dst, rest: rest::key(p.new_sport, p.new_dport, p.protocol, p.zone) }
 }
 
 /// Whether replies have the packet's own key.
@@ -388,7 +384,8 @@ fn moves<F: Family>(p: &Packet) {
     // Whoever changes the original's state does the accounts.
     if becomes::<F>(p.original, p.state, p.next_state) {
         let was = state::is_half_open(p.state);
-        if was && !state::is_half_open(p.next_state)
+        if was
+            && !state::is_half_open(p.next_state)
             && let Some(count) = count_of(p.zone)
         {
             // SAFETY: a word of an array.

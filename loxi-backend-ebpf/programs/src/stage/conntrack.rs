@@ -1,18 +1,18 @@
 //! Stages 5 and 6: fragments, and the flow that a packet belongs to.
 
 use crate::ctx::Ctx;
+use crate::life::{cold_of, has_room, zone_of};
 use crate::maps::{FRAGMENTS, PORT_POLICY};
 use crate::parse::Step;
-use crate::life::{cold_of, has_room, zone_of};
 use crate::stage::{go, is_group, is_link_protocol, packet};
 use crate::table::{Family, Key, V4, V6, find_apart};
 use loxi_ebpf_layout::code::{self, Fate, drop, program, punt};
 use loxi_ebpf_layout::count::kept;
+use loxi_ebpf_layout::family;
 use loxi_ebpf_layout::flow::{BUSY, Cold, REPLY, rest, state, translation};
 use loxi_ebpf_layout::l3::{FragmentKey, Zone};
 use loxi_ebpf_layout::limits::FRAGMENTS as MOST_FRAGMENTS;
 use loxi_ebpf_layout::scratch::{Packet, flag, l4, tracking};
-use loxi_ebpf_layout::family;
 
 /// TCP flags.
 pub mod tcp {
@@ -183,7 +183,8 @@ fn look_up<F: Family>(p: &mut Packet, key: &Key) -> Step<u32> {
 #[inline(always)]
 fn is_over(p: &Packet, word: u64, cold: &Cold) -> bool {
     if p.protocol == 17 && cold.backend != 0 {
-        return crate::stage::service::backend_of(cold.backend).is_none_or(|b| b.outdates(cold.backend_generation));
+        return crate::stage::service::backend_of(cold.backend)
+            .is_none_or(|b| b.outdates(cold.backend_generation));
     }
     let ended = matches!(rest::state(word), state::TIME_WAIT | state::CLOSE);
     ended && p.kind == l4::TCP && p.detail & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK) == tcp::SYN

@@ -39,7 +39,7 @@ pub fn entry<C: Ctx>(ctx: C) -> i32 {
     if !C::XDP && ctx.data() + 64 > ctx.data_end() && ctx.data() + len as usize > ctx.data_end() {
         ctx.pull(if len < READABLE { len } else { READABLE });
     }
-    let here = Here { port, beside, globals };
+    let here = Here { port, number: beside.port, flags: beside.flags, globals };
     if let Some(action) = try_fast(ctx, &here) {
         return action;
     }
@@ -87,15 +87,15 @@ fn random(asked: bool) -> u32 {
 
 #[inline(always)]
 fn long_way<C: Ctx>(ctx: C, here: &Here<'_>) -> i32 {
-    let Here { port, beside, globals } = here;
+    let Here { port, number, flags, globals } = *here;
     let Some(p) = packet() else { return C::DROP };
     // SAFETY: all zeroes is a packet: it has integers and arrays of them only.
     *p = unsafe { core::mem::zeroed::<Packet>() };
     p.now = here.now(ctx);
     p.epoch = globals.epoch as u32;
-    p.flags = beside.flags & (flag::ASKED | flag::DRY);
-    p.port = beside.port as u16;
-    p.outer_port = beside.port as u16;
+    p.flags = flags & (flag::ASKED | flag::DRY);
+    p.port = number as u16;
+    p.outer_port = number as u16;
     p.side = port.side;
     p.len = ctx.len();
     p.end = p.len;
@@ -108,7 +108,7 @@ fn long_way<C: Ctx>(ctx: C, here: &Here<'_>) -> i32 {
         // SAFETY: this processor's own value, for which all zeroes is one.
         unsafe {
             *answer = core::mem::zeroed::<Answer>();
-            (*answer).nonce = beside.nonce;
+            (*answer).nonce = ctx.beside().nonce;
             (*answer).preferred = u32::MAX;
         }
     }

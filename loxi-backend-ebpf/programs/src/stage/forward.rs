@@ -6,16 +6,14 @@
 
 use crate::atomic;
 use crate::ctx::Ctx;
+use crate::life::{cold_of, has_room, keep};
 use crate::maps::{
-    BRIDGES, ENDPOINTS, GLOBALS, GROUPS, INTERFACES, LOCAL_ADDRS, NEIGHBORS, NEXT_HOPS, PATH_MTUS,
-    ROUTES, STATION_COUNT, STATIONS, TUNNELS, VRFS,
+    BRIDGES, ENDPOINTS, GLOBALS, GROUPS, INTERFACES, LOCAL_ADDRS, NEIGHBORS, NEXT_HOPS, PATH_MTUS, ROUTES,
+    STATION_COUNT, STATIONS, TUNNELS, VRFS,
 };
 use crate::parse::Step;
-use crate::life::{cold_of, has_room, keep};
 use crate::stage::service::hash_of;
-use crate::stage::{
-    SECOND, answered, go, is_group, is_link_local, packet, port_of, tick, unclaimed, width,
-};
+use crate::stage::{SECOND, answered, go, is_group, is_link_local, packet, port_of, tick, unclaimed, width};
 use crate::table::{Family, V4, V6, at};
 use loxi_ebpf_layout::code::{drop, program, punt};
 use loxi_ebpf_layout::count::kept;

@@ -1,7 +1,7 @@
 //! Stages 1, 3 and 4: the port and its VLANs, the source guard, where tunnels end.
 
 use crate::ctx::{Ctx, UNTAGGED, read};
-use crate::maps::{ADMITS, BACKS, ENDINGS, INTERFACES, LINKS, OUTERS, GUARD_MACS, PORT_VLANS};
+use crate::maps::{ADMITS, BACKS, ENDINGS, GUARD_MACS, INTERFACES, LINKS, OUTERS, PORT_VLANS};
 use crate::parse::{ETH, Step, ethertype, ipv4, ipv6, parse};
 use crate::stage::inner::established;
 use crate::stage::{go, in_set, is_link_local, packet, port_of, unclaimed};
@@ -147,11 +147,7 @@ fn guard<C: Ctx>(ctx: C, p: &Packet, port: &Port) -> Step {
     if p.kind == l4::ND {
         return guard_nd(ctx, p, port);
     }
-    if in_set(port.guard, p.family, &p.src) || is_exempt(p, port) {
-        Ok(())
-    } else {
-        Err(drop::SPOOF_IP)
-    }
+    if in_set(port.guard, p.family, &p.src) || is_exempt(p, port) { Ok(()) } else { Err(drop::SPOOF_IP) }
 }
 
 /// Sources without an address of their own.

@@ -5,8 +5,8 @@
 
 use crate::ctx::{Ctx, UNTAGGED};
 use crate::fast::{Arrival, Decided, MOVING, decided, note, octets, word};
-use crate::stage::snat::size;
 use crate::stage::port_of;
+use crate::stage::snat::size;
 use crate::table::{Family, Key, V4, V6, look_up};
 use core::mem::offset_of;
 use loxi_ebpf_layout::family;

@@ -13,8 +13,6 @@ mod send;
 mod service;
 mod snat;
 
-
-
 pub use conntrack::conntrack;
 pub use entry::entry;
 pub use forward::forward;

@@ -11,9 +11,9 @@ use crate::parse::{ETH, Step, ethertype, fold, is_unicast};
 use crate::stage::forward::{interface_of, learn, outdate};
 use crate::stage::{SECOND, answer, go, packet, port_of};
 use loxi_ebpf_layout::code::{consumed, drop, program, punt};
+use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::l2::{Link, LinkAddr, PortVlan, bridge, carried, kind, port};
 use loxi_ebpf_layout::l3::{Neighbor, NeighborKey, interface, neighbor};
-use loxi_ebpf_layout::count::kept;
 use loxi_ebpf_layout::limits::{LEARNED_NEIGHBORS, ND_OPTIONS};
 use loxi_ebpf_layout::scratch::{Packet, flag, l4};
 use loxi_ebpf_layout::{Addr, family};
@@ -158,9 +158,7 @@ fn asked(p: &Packet, family: u8, target: Addr, asker: Addr, told: &mut Answer) -
         return Ok(());
     }
     let proxies = p.bridge != 0
-        && BRIDGES
-            .get(&(p.bridge as u32))
-            .is_some_and(|pair| pair.current().flags & bridge::PROXY != 0);
+        && BRIDGES.get(&(p.bridge as u32)).is_some_and(|pair| pair.current().flags & bridge::PROXY != 0);
     if !proxies {
         return Ok(());
     }
@@ -244,10 +242,7 @@ fn advert<C: Ctx>(ctx: C, p: &Packet, told: &Answer) -> bool {
     let own = told.own as u32;
     let flags = own << 31 | (!dad as u32) << 30 | own << 29;
     let m = told.mac;
-    let option = [
-        u32::from_ne_bytes([2, 1, m[0], m[1]]),
-        u32::from_ne_bytes([m[2], m[3], m[4], m[5]]),
-    ];
+    let option = [u32::from_ne_bytes([2, 1, m[0], m[1]]), u32::from_ne_bytes([m[2], m[3], m[4], m[5]])];
     let head = u32::from_ne_bytes([136, 0, 0, 0]);
     let mut sum = head as u64 + flags.to_be() as u64 + option[0] as u64 + option[1] as u64;
     // The target is in the message and, as the source, in the pseudo header.

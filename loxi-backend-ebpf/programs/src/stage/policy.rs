@@ -5,9 +5,9 @@
 //! and port. Of the rules that both mean, the lowest in each tier counts.
 
 use crate::ctx::Ctx;
+use crate::life::cold_of;
 use crate::maps::{PEER_RULES, PEERS, POLICIES, PORT_POLICY, PORT_RULES, VRFS};
 use crate::parse::Step;
-use crate::life::cold_of;
 use crate::stage::{go, in_set, is_link_protocol, packet, port_of, width};
 use crate::table::{Family, Key, V4, V6, at, work};
 use loxi_ebpf_layout::code::{Fate, drop, program};
@@ -43,8 +43,7 @@ pub fn ingress<C: Ctx>(ctx: C) -> i32 {
 
 #[inline(always)]
 fn ingress_rules(p: &mut Packet) -> Step {
-    let applies =
-        p.tracking == tracking::NEW || p.tracking == tracking::UNTRACKED && !is_link_protocol(p);
+    let applies = p.tracking == tracking::NEW || p.tracking == tracking::UNTRACKED && !is_link_protocol(p);
     if p.family == 0 || !applies || p.subject == 0 || p.src == p.new_dst {
         return Ok(());
     }

@@ -4,8 +4,8 @@
 //! translated, inside and out, is the slow path's.
 
 use crate::ctx::{Ctx, read};
-use crate::parse::Step;
 use crate::life::cold_of;
+use crate::parse::Step;
 use crate::stage::conntrack::stranger;
 use crate::stage::{go, packet};
 use crate::table::{Family, Key, V4, V6, find_apart};
@@ -107,7 +107,8 @@ fn quotes<C: Ctx>(ctx: C, p: &Packet, key: &mut Key) -> Step {
         1 | 58 => {
             let Some(words) = read::<C, [u16; 4]>(ctx, l4).filter(|_| whole) else { return Ok(()) };
             let [kind, _] = words[0].to_ne_bytes();
-            let query = if protocol == 1 { matches!(kind, 0 | 8 | 13 | 14) } else { matches!(kind, 128 | 129) };
+            let query =
+                if protocol == 1 { matches!(kind, 0 | 8 | 13 | 14) } else { matches!(kind, 128 | 129) };
             if !query {
                 return Ok(());
             }

@@ -154,8 +154,7 @@ fn congestion<C: Ctx>(ctx: C, p: &Packet) -> bool {
 fn translate<C: Ctx>(ctx: C, p: &Packet) -> bool {
     let v4 = p.family == family::V4;
     let words = if v4 { 1 } else { 4 };
-    let addrs =
-        add32(difference(&p.src, &p.new_src, words), difference(&p.dst, &p.new_dst, words));
+    let addrs = add32(difference(&p.src, &p.new_src, words), difference(&p.dst, &p.new_dst, words));
     let moved = p.src != p.new_src || p.dst != p.new_dst;
     let l4 = p.l4 as usize;
     let id = p.protocol == 1 || p.protocol == 58;
@@ -236,8 +235,11 @@ pub fn encapsulate<C: Ctx>(ctx: C) -> i32 {
         let Some(tunnel) = tunnel_of_way(p) else { return C::DROP };
         let inner = ctx.len();
         let subject = tunnel.in_port;
-        let done =
-            if tunnel.kind == tunnel::kind::VXLAN { vxlan(ctx, p, tunnel) } else { by_tunnel(ctx, p, tunnel) };
+        let done = if tunnel.kind == tunnel::kind::VXLAN {
+            vxlan(ctx, p, tunnel)
+        } else {
+            by_tunnel(ctx, p, tunnel)
+        };
         if done {
             count_sent(p, subject, inner);
         }

@@ -14,7 +14,8 @@ use loxi_ebpf_layout::flow::translation;
 use loxi_ebpf_layout::l2::port;
 use loxi_ebpf_layout::l3::{NatRule, VrfAddr, nat, nat_counts};
 use loxi_ebpf_layout::lb::{
-    AffinityKey, Backend, Choice, RANGE_FIXED_BITS, RangeKey, Service, ServiceKey, algorithm, hash_word, mode, scope, vip,
+    AffinityKey, Backend, Choice, RANGE_FIXED_BITS, RangeKey, Service, ServiceKey, algorithm, hash_word,
+    mode, scope, vip,
 };
 use loxi_ebpf_layout::limits::NAT_RULES as MOST_RULES;
 use loxi_ebpf_layout::scratch::{Packet, choice, flag, l4, tracking};
@@ -134,8 +135,7 @@ fn serve(p: &mut Packet, service: &Service, place: u32) -> Step {
             p.flags |= flag::NAT;
         }
         other => {
-            p.translation =
-                if other == mode::DSR_IPIP { translation::DSR_IPIP } else { translation::DSR_L2 };
+            p.translation = if other == mode::DSR_IPIP { translation::DSR_IPIP } else { translation::DSR_L2 };
             p.dsr_target = chosen.addr;
             p.outer_family = chosen.family;
         }

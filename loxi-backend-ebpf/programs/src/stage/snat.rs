@@ -34,7 +34,9 @@ fn stages<C: Ctx>(ctx: C, p: &mut Packet) -> Step<u32> {
         if p.family == family::V4 { source::<V4>(p)? } else { source::<V6>(p)? }
     }
     // SCTP's checksum covers the whole packet.
-    if p.protocol == 132 && (p.sport, p.dport) != (p.new_sport, p.new_dport) && p.tracking != tracking::RELATED
+    if p.protocol == 132
+        && (p.sport, p.dport) != (p.new_sport, p.new_dport)
+        && p.tracking != tracking::RELATED
     {
         return Err(punt::CHECKSUM);
     }

@@ -3,7 +3,9 @@
 use super::{Family, Key, MASK_V4, SEED, apart, set_by_loader};
 use crate::maps::{COLD_V4, FLOWS_V4};
 use loxi_ebpf_layout::Addr;
-use loxi_ebpf_layout::flow::{self, BucketV4, Cold, EntryV4, HEAD_V4, IPIP, Out, PLACES_V4, Seen, Spot, rest};
+use loxi_ebpf_layout::flow::{
+    self, BucketV4, Cold, EntryV4, HEAD_V4, IPIP, Out, PLACES_V4, Seen, Spot, rest,
+};
 
 /// IPv4.
 pub struct V4;
@@ -72,8 +74,7 @@ impl Family for V4 {
         unsafe {
             let addrs = (&raw const (*entry).addrs).cast::<u64>().read_volatile();
             let word = (&raw const (*entry).rest).read_volatile();
-            addrs == (key.src.0[0] as u64 | (key.dst.0[0] as u64) << 32)
-                && (word ^ key.rest) & rest::KEY == 0
+            addrs == (key.src.0[0] as u64 | (key.dst.0[0] as u64) << 32) && (word ^ key.rest) & rest::KEY == 0
         }
     }
 
@@ -117,8 +118,7 @@ impl Family for V4 {
     fn new_key(entry: *const EntryV4) -> Key {
         unsafe {
             let word = (*entry).rest;
-            let [src, dst] =
-                if rest::flags(word) & IPIP == 0 { (*entry).new_addrs } else { (*entry).addrs };
+            let [src, dst] = if rest::flags(word) & IPIP == 0 { (*entry).new_addrs } else { (*entry).addrs };
             let [sport, dport] = (*entry).new_ports;
             Key {
                 src: Addr([src, 0, 0, 0]),

@@ -3,7 +3,9 @@
 use super::{Family, Key, MASK_V6, SEED, apart, set_by_loader};
 use crate::maps::{COLD_V6, FLOWS_V6};
 use loxi_ebpf_layout::Addr;
-use loxi_ebpf_layout::flow::{self, BucketV6, Cold, EntryV6, HEAD_V6, IPIP, Out, PLACES_V6, Seen, Spot, rest};
+use loxi_ebpf_layout::flow::{
+    self, BucketV6, Cold, EntryV6, HEAD_V6, IPIP, Out, PLACES_V6, Seen, Spot, rest,
+};
 
 /// IPv6.
 pub struct V6;

@@ -122,7 +122,11 @@ fn with_heads<C: Ctx, S: Store>(ctx: C, _: PhantomData<S>) -> Option<()> {
     let [sport, dport] = value.ports;
     let key = rest::key(sport, dport, rest::protocol(heads.key.rest), rest::zone(heads.key.rest));
     let new = Key { src: value.addrs[0], dst: value.addrs[1], rest: key };
-    let done = if v6 { translate::<C, V6>(ctx, &heads, &new, false) } else { translate::<C, V4>(ctx, &heads, &new, false) };
+    let done = if v6 {
+        translate::<C, V6>(ctx, &heads, &new, false)
+    } else {
+        translate::<C, V4>(ctx, &heads, &new, false)
+    };
     done.then_some(())
 }
 

@@ -70,7 +70,9 @@ fn run_tc(ctx: Tc) -> i32 {
         // SAFETY: the helper checks everything.
         more == 0
             || frames.resize != resize::NONE
-                && unsafe { bpf_skb_adjust_room(ctx.0, -more, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO as u64) } == 0
+                && unsafe {
+                    bpf_skb_adjust_room(ctx.0, -more, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO as u64)
+                } == 0
     };
     let Some(frames) = next(ctx, resized) else { return Tc::DROP };
     // SAFETY: the context is the program's own.

@@ -6,14 +6,10 @@
 //! (narrower operands, load-acquire, store-release) and those that the programs
 //! don't ask for are violations, and so is the absence of one that they do.
 
-use super::Objects;
+use super::{Instruction, Objects, instructions};
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection, SectionKind};
 use std::collections::BTreeSet;
-
-/// Every instruction has this many bytes; a 64-bit immediate takes two instructions.
-const SIZE: usize = 8;
-const WIDE: u8 = 0x18;
 
 /// `BPF_STX | BPF_ATOMIC`, and the bits of an opcode besides the operand's size.
 const ATOMIC: u8 = 0xc3;
@@ -35,7 +31,7 @@ pub(super) fn violations(objects: &Objects) -> Result<Vec<String>> {
         for section in file.sections().filter(|section| section.kind() == SectionKind::Text) {
             let name = section.name().unwrap_or("?");
             let code = section.data().with_context(|| format!("reading {name} of {program}.o"))?;
-            for (offset, opcode, operation) in atomics(code) {
+            for (offset, Instruction { opcode, immediate: operation, .. }) in atomics(code) {
                 if opcode != ATOMIC_64 || (operation != ADD && !is_expected(operation)) {
                     found.push(format!(
                         "{program}.o: {name}+{offset:#x} has the atomic operation {operation:#x} with opcode \
@@ -56,44 +52,21 @@ fn is_expected(operation: i32) -> bool {
     EXPECTED.iter().any(|(expected, _)| *expected == operation)
 }
 
-/// Offset, opcode and operation of each atomic instruction.
-fn atomics(code: &[u8]) -> Vec<(usize, u8, i32)> {
-    let mut found = Vec::new();
-    let mut second_half = false;
-    for (index, instruction) in code.chunks_exact(SIZE).enumerate() {
-        let [opcode, _, _, _, ref operation @ ..] = *instruction else { continue };
-        if !second_half
-            && opcode & NOT_SIZE == ATOMIC
-            && let Ok(operation) = <[u8; 4]>::try_from(operation)
-        {
-            found.push((index * SIZE, opcode, i32::from_le_bytes(operation)));
-        }
-        second_half = !second_half && opcode == WIDE;
-    }
-    found
+fn atomics(code: &[u8]) -> impl Iterator<Item = (u64, Instruction)> {
+    instructions(code).filter(|(_, instruction)| instruction.opcode & NOT_SIZE == ATOMIC)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use object::write::{Object as Writer, StandardSection};
-    use object::{Architecture, BinaryFormat, Endianness};
+    use crate::ebpf::instructions::{WIDE, fixture};
 
-    fn instruction(opcode: u8, immediate: i32) -> Vec<u8> {
-        let mut bytes = vec![opcode, 0x21, 0, 0];
-        bytes.extend(immediate.to_le_bytes());
-        bytes
-    }
-
-    fn object(code: &[Vec<u8>]) -> Vec<u8> {
-        let mut object = Writer::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-        let text = object.section_id(StandardSection::Text);
-        object.append_section_data(text, &code.concat(), 8);
-        object.write().unwrap()
+    fn instruction(opcode: u8, operation: i32) -> Vec<u8> {
+        fixture::instruction(opcode, 0x21, 0, operation)
     }
 
     fn judged(code: &[Vec<u8>]) -> Vec<String> {
-        violations(&Objects::from([("tc".into(), object(code))])).unwrap()
+        violations(&Objects::from([("tc".into(), fixture::object(code))])).unwrap()
     }
 
     fn all() -> Vec<Vec<u8>> {
@@ -114,7 +87,7 @@ mod tests {
 
     #[test]
     fn one_object_may_have_what_the_other_lacks() {
-        let (first, second) = (object(&all()[..1]), object(&all()[1..]));
+        let (first, second) = (fixture::object(&all()[..1]), fixture::object(&all()[1..]));
         let both = Objects::from([("tc".into(), first), ("xdp".into(), second)]);
         assert_eq!(violations(&both).unwrap(), Vec::<String>::new());
     }

@@ -1,0 +1,8 @@
+//! The Kubernetes agent of a node: turns the cluster into transactions of a dataplane, and gives pods their network.
+//!
+//! A source ([`cluster`]) tells what there is in the cluster; [`intent`] derives from it what this node's dataplane shall
+//! have, and an engine applies the difference. Nothing here names a backend: the dataplane is whatever answers the
+//! daemon's channel.
+
+pub mod cluster;
+pub mod intent;

@@ -16,6 +16,8 @@ use loxi_core::net::PortName;
 pub enum Contributor {
     /// This node itself.
     Own,
+    /// All nodes together: where their tunnels end.
+    Overlay,
     /// Another node.
     Node(Name),
     /// An interface of this node.

@@ -7,7 +7,10 @@
 //! The contract of a [`Controller`]: after any sequence of changes its contributions are those that one
 //! would have made that is told of the final cluster at once. Property tests hold each of them to it.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod ledger;
+mod names;
 mod node;
 mod pods;
 mod policy;
@@ -15,6 +18,7 @@ mod service;
 mod settings;
 
 pub use ledger::{Contributor, Ledger};
+pub use node::vtep_mac;
 pub use settings::{Macs, Names, Overlay, Settings};
 
 use std::collections::BTreeMap;

@@ -5,5 +5,6 @@
 //! daemon's channel.
 
 pub mod cluster;
+pub mod engine;
 pub mod intent;
 pub mod source;

@@ -6,5 +6,11 @@
 
 pub mod cluster;
 pub mod engine;
+pub mod host;
+pub mod http;
 pub mod intent;
+pub mod keep;
+pub mod options;
+pub mod reach;
+pub mod run;
 pub mod source;

@@ -58,9 +58,13 @@ pub trait Prepare: Send + Sync + 'static {
     fn prepare(&self, node: &Node) -> Result<Settings, String>;
 }
 
+/// Who is told how a request ended.
+type Reply = oneshot::Sender<Result<(), RequestError>>;
+
 enum Request {
-    Attach(Box<Attachment>, oneshot::Sender<Result<(), RequestError>>),
-    Detach(PortName, oneshot::Sender<Result<(), RequestError>>),
+    Attach(Box<Attachment>, Reply),
+    Detach(PortName, Reply),
+    Cluster(oneshot::Sender<Cluster>),
 }
 
 /// Asks the engine.
@@ -93,10 +97,14 @@ impl Handle {
         self.ask(|answer| Request::Detach(port, answer)).await
     }
 
-    async fn ask(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<(), RequestError>>) -> Request,
-    ) -> Result<(), RequestError> {
+    /// The cluster as it is known; none if the engine has ended. Costs a copy of it.
+    pub async fn cluster(&self) -> Option<Cluster> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Cluster(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    async fn ask(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), RequestError> {
         let ended = || RequestError::NotYet("the agent is ending".to_owned());
         let (answer, answered) = oneshot::channel();
         self.requests.send(request(answer)).await.map_err(|_| ended())?;
@@ -148,7 +156,7 @@ pub fn start(parts: Parts) -> (Handle, tokio::task::JoinHandle<()>) {
     (Handle { requests, status }, task)
 }
 
-type Answer = (oneshot::Sender<Result<(), RequestError>>, Asked);
+type Answer = (Reply, Asked);
 
 /// What an answer is about.
 enum Asked {
@@ -176,7 +184,7 @@ struct Engine {
     applier: Applier,
     prepare: Arc<dyn Prepare>,
     /// Interfaces whose pod the cluster doesn't know yet.
-    waiting: Vec<(Attachment, oneshot::Sender<Result<(), RequestError>>, Instant)>,
+    waiting: Vec<(Attachment, Reply, Instant)>,
     /// Who is told when the next transaction has ended.
     answers: Vec<Answer>,
     /// When to try again, and how long to wait after that.
@@ -239,6 +247,7 @@ impl Engine {
     }
 
     fn event(&mut self, event: Event) {
+        self.status.events += 1;
         match &mut self.intent {
             Some(intent) => intent.apply(event),
             None => drop(self.cluster.apply(event)),
@@ -247,6 +256,10 @@ impl Engine {
 
     async fn request(&mut self, request: Request) {
         match request {
+            Request::Cluster(answer) => {
+                let cluster = self.intent.as_ref().map_or(&self.cluster, Intent::cluster);
+                let _ = answer.send(cluster.clone());
+            }
             Request::Attach(attachment, answer) => {
                 let until = Instant::now() + UNKNOWN_POD;
                 self.waiting.push((*attachment, answer, until));

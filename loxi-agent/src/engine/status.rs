@@ -17,6 +17,8 @@ pub struct Problem {
 /// How things are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
+    /// How many events the source has told.
+    pub events: u64,
     /// Whether the source has told everything once.
     pub synced: bool,
     /// Why what is known may not be what is there.

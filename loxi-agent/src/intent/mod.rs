@@ -19,6 +19,7 @@ mod settings;
 
 pub use ledger::{Contributor, Ledger};
 pub use node::vtep_mac;
+pub use service::local_endpoints;
 pub use settings::{Macs, Names, Overlay, Settings};
 
 use std::collections::BTreeMap;

@@ -12,6 +12,7 @@ mod service;
 
 use std::fmt;
 
+use loxi_core::net::IpProtocol;
 use serde::{Deserialize, Serialize};
 
 pub use endpoints::{Endpoint, EndpointPort, EndpointSlice};
@@ -34,6 +35,16 @@ pub enum Protocol {
     /// SCTP.
     #[serde(rename = "SCTP")]
     Sctp,
+}
+
+impl From<Protocol> for IpProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::TCP,
+            Protocol::Udp => Self::UDP,
+            Protocol::Sctp => Self::SCTP,
+        }
+    }
 }
 
 /// The name of an object: in a namespace, or without one (nodes, namespaces).

@@ -20,7 +20,7 @@ fn any_name(of: &'static str, most: u8) -> impl Strategy<Value = Name> {
 }
 
 fn any_labels() -> impl Strategy<Value = &'static str> {
-    select(vec!["", "app=a", "app=b", "app=a,tier=x"])
+    select(vec!["", "app=a", "app=a", "app=b", "app=a,tier=x"])
 }
 
 fn any_pod() -> impl Strategy<Value = Pod> {
@@ -55,10 +55,10 @@ fn any_rule() -> impl Strategy<Value = PolicyRule> {
 }
 
 fn any_policy() -> impl Strategy<Value = NetworkPolicy> {
-    let rules = || proptest::option::of(vec(any_rule(), 0..3));
-    (any_name("policy", 3), any_labels(), rules(), rules()).prop_map(|(name, pods, ingress, egress)| {
-        NetworkPolicy { name, pods: selector(pods), ingress, egress }
-    })
+    let rules = || proptest::option::weighted(0.8, vec(any_rule(), 0..3));
+    (any_name("policy", 3), select(vec!["", "app=a", "app=b"]), rules(), rules()).prop_map(
+        |(name, pods, ingress, egress)| NetworkPolicy { name, pods: selector(pods), ingress, egress },
+    )
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -73,7 +73,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => (namespaces(), select(vec!["", "team=a", "team=b"]))
             .prop_map(move |(name, of)| put(namespace(name, of).into())),
         1 => namespaces().prop_map(Name::of_cluster).prop_map(gone(Kind::Namespace)),
-        1 => vec(any_pod(), 0..3).prop_map(|pods| {
+        1 => vec(any_pod(), 4..9).prop_map(|pods| {
             Step::Event(Event::All(Kind::Pod, pods.into_iter().map(Object::from).collect()))
         }),
         4 => (1..5_u8, any_name("pod", 4)).prop_map(|(number, of)| {
@@ -84,13 +84,25 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Both namespaces, and an interface for each of four pods.
+fn start() -> Vec<Step> {
+    let put = |object: Object| Step::Event(Event::Put(object));
+    let mut steps =
+        vec![put(namespace("default", "team=a").into()), put(namespace("other", "team=b").into())];
+    for (number, of) in (1..).zip(["default/pod-0", "default/pod-1", "other/pod-0", "other/pod-1"]) {
+        steps.push(put(pod(of, "app=a", &[&format!("10.244.2.{number}")]).into()));
+        steps.push(Step::Attach(interface(number, of)));
+    }
+    steps
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn however_it_came_about_the_same_cluster_makes_the_same_valid_entities(steps in vec(any_step(), 0..40)) {
         let (mut intent, mut alone, mut crowded) = (Intent::new(settings()), Alone::default(), Alone::crowded());
-        for step in steps {
+        for step in start().into_iter().chain(steps) {
             match step {
                 Step::Event(event) => {
                     intent.apply(event.clone());

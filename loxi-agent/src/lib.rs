@@ -5,4 +5,12 @@
 //! daemon's channel.
 
 pub mod cluster;
+pub mod engine;
+pub mod host;
+pub mod http;
 pub mod intent;
+pub mod keep;
+pub mod options;
+pub mod reach;
+pub mod run;
+pub mod source;

@@ -128,8 +128,12 @@ pub struct Options {
     #[arg(long, value_name = "PATH|NAME")]
     pub root_netns: Option<String>,
 
+    /// Waits for these namespaces where they aren't there yet, as an agent makes them that starts later.
+    #[arg(long)]
+    pub wait_for_netns: bool,
+
     /// Opens no device: every port is attached, packets come by `llcli inject` alone, and go nowhere.
-    #[arg(long, conflicts_with_all = ["dataplane_netns", "root_netns"])]
+    #[arg(long, conflicts_with_all = ["dataplane_netns", "root_netns", "wait_for_netns"])]
     pub no_devices: bool,
 
     /// Where Prometheus metrics are served: unix:PATH or a loopback ADDRESS:PORT.

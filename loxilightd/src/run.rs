@@ -15,6 +15,7 @@ use crate::pipeline_file::{self, FileError};
 use crate::run_dir::{HoldError, RunDir};
 use crate::slow_path::SlowPathError;
 use crate::traffic::Traffic;
+use crate::wires::Namespaces;
 use crate::{Engine, notify};
 use loxi_channel::endpoint::EndpointError;
 use loxi_channel::message::Peer;
@@ -83,6 +84,20 @@ pub enum RunError {
     },
 }
 
+/// Waits until the namespaces of the ports are there.
+async fn namespaces(options: &Options) {
+    let mut said = None;
+    while let Err(error) = Namespaces::open(options.root_netns.as_deref(), options.dataplane_netns.as_deref())
+    {
+        let why = error.to_string();
+        if said.as_ref() != Some(&why) {
+            tracing::info!(%why, "waiting for the network namespaces");
+            said = Some(why);
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
@@ -102,6 +117,13 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     };
     let run_dir = RunDir::hold(endpoint)?;
 
+    if options.wait_for_netns {
+        tokio::select! {
+            () = namespaces(&options) => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+    }
     let traffic = backend::traffic(&options)?;
     let (engine, detached) = take_over(&options, &run_dir, &traffic)?;
     if let Some(path) = &options.pipeline {

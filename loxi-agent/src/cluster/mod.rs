@@ -4,6 +4,7 @@
 //! something from it is told what has changed by [`Change`]s, with the old object; an event that changes nothing makes
 //! none, so a resync is silent.
 
+pub mod convert;
 pub mod model;
 
 use std::collections::{BTreeMap, BTreeSet};

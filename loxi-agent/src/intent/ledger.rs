@@ -4,6 +4,7 @@
 //! them wants it, and is as the first of them wants it, in the order of [`Contributor`]s.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
 use loxi_core::change::Operation;
 use loxi_core::ir::{Entity, EntityKey};
@@ -32,6 +33,27 @@ pub enum Contributor {
     Unknown(PortName),
 }
 
+impl Contributor {
+    /// Whether it is the node itself, without whose entities nothing works.
+    #[must_use]
+    pub fn is_of_the_node(&self) -> bool {
+        matches!(self, Self::Own | Self::Overlay)
+    }
+}
+
+impl fmt::Display for Contributor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => f.write_str("this node"),
+            Self::Overlay => f.write_str("the overlay"),
+            Self::Node(name) => write!(f, "Node {name}"),
+            Self::Attachment(port) => write!(f, "port {port}"),
+            Self::Service(name) => write!(f, "Service {name}"),
+            Self::Policy(name) => write!(f, "NetworkPolicy {name}"),
+        }
+    }
+}
+
 /// The entities, by who contributes them.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -39,11 +61,28 @@ pub struct Ledger {
     contributed: HashMap<Contributor, BTreeSet<EntityKey>>,
     /// What the dataplane has of the entities that it hasn't got as they are.
     behind: BTreeMap<EntityKey, Option<Entity>>,
+    /// What those wanted that are set aside.
+    aside: HashMap<Contributor, BTreeMap<EntityKey, Entity>>,
 }
 
 impl Ledger {
     /// What a contributor wants from now on; what it wanted before and doesn't now is gone. Cost grows with both.
+    ///
+    /// One that is set aside stays so while it wants the same.
     pub fn contribute(&mut self, contributor: &Contributor, entities: impl IntoIterator<Item = Entity>) {
+        if let Some(aside) = self.aside.get(contributor) {
+            let entities: BTreeMap<EntityKey, Entity> =
+                entities.into_iter().map(|entity| (entity.key(), entity)).collect();
+            if *aside != entities {
+                self.aside.remove(contributor);
+                self.contribute_all(contributor, entities.into_values());
+            }
+        } else {
+            self.contribute_all(contributor, entities);
+        }
+    }
+
+    fn contribute_all(&mut self, contributor: &Contributor, entities: impl IntoIterator<Item = Entity>) {
         let before = self.contributed.remove(contributor).unwrap_or_default();
         let mut now = BTreeSet::new();
         for entity in entities {
@@ -88,6 +127,32 @@ impl Ledger {
         if wanted.is_empty() {
             self.entities.remove(key);
         }
+    }
+
+    /// Takes away what a contributor wants, until it wants something else.
+    pub fn set_aside(&mut self, contributor: &Contributor) {
+        let keys = self.contributed.get(contributor).cloned().unwrap_or_default();
+        let wanted = keys.into_iter().filter_map(|key| {
+            let entity = self.entities.get(&key)?.get(contributor)?.clone();
+            Some((key, entity))
+        });
+        let wanted: BTreeMap<EntityKey, Entity> = wanted.collect();
+        if !wanted.is_empty() {
+            self.contribute_all(contributor, []);
+            self.aside.insert(contributor.clone(), wanted);
+        }
+    }
+
+    /// Whether a contributor is set aside.
+    #[must_use]
+    pub fn is_set_aside(&self, contributor: &Contributor) -> bool {
+        self.aside.contains_key(contributor)
+    }
+
+    /// Who wants an entity.
+    #[must_use]
+    pub fn contributors_of(&self, key: &EntityKey) -> Vec<Contributor> {
+        self.entities.get(key).into_iter().flat_map(|wanted| wanted.keys().cloned()).collect()
     }
 
     /// Every entity that shall be.
@@ -221,5 +286,24 @@ mod tests {
         ledger.give_back(failed);
         // What was to be changed and is as before again, and what came and went, needs nothing.
         assert_eq!(taken(&mut ledger), [put(set("z", "1"))]);
+    }
+
+    #[test]
+    fn who_is_set_aside_stays_so_until_it_wants_something_else() {
+        let mut ledger = Ledger::default();
+        ledger.contribute(&service("a"), [set("x", "a"), set("y", "a")]);
+        ledger.contribute(&service("b"), [set("x", "b")]);
+        let _ = ledger.take();
+        assert_eq!(ledger.contributors_of(&set("x", "").key()), [service("a"), service("b")]);
+        ledger.set_aside(&service("a"));
+        assert_eq!(taken(&mut ledger), [put(set("x", "b")), Operation::Delete(set("y", "").key())]);
+        ledger.contribute(&service("a"), [set("x", "a"), set("y", "a")]);
+        assert!(ledger.is_applied() && ledger.is_set_aside(&service("a")));
+        ledger.contribute(&service("a"), [set("x", "c")]);
+        assert_eq!(taken(&mut ledger), [put(set("x", "c"))]);
+        assert!(!ledger.is_set_aside(&service("a")));
+        ledger.set_aside(&service("a"));
+        ledger.withdraw(&service("a"));
+        assert!(!ledger.is_set_aside(&service("a")));
     }
 }

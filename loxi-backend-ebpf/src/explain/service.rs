@@ -18,7 +18,7 @@ impl Walk<'_> {
     pub(super) fn service(&mut self) -> Step<u32> {
         let here = VrfAddr { vrf: self.p.vrf.into(), family: self.p.family.into(), addr: self.p.dst };
         let next = if self.has_egress_policy() { program::EGRESS_POLICY } else { program::FORWARD };
-        let vip = self.t.look(VIPS, &here);
+        let vip = self.t.look(VIPS, &here).filter(|kind| self.is_for_us(*kind));
         if self.p.tracking != tracking::NEW {
             return self.left_to_host(vip).map(|()| next);
         }
@@ -50,6 +50,13 @@ impl Walk<'_> {
             ("drop: no_service", drop::NO_SERVICE)
         };
         Err(self.ends(key, entry, effect.to_owned(), fate))
+    }
+
+    /// Whether an address of this kind decides about the packet: of a shared one only the services do, and where the port
+    /// leaves the rest to the local stack also what becomes of that.
+    fn is_for_us(&self, kind: u32) -> bool {
+        let punts = || self.port_of(self.p.port).is_some_and(|port| port.flags & port::PUNT != 0);
+        kind & vip::EXCLUSIVE != 0 || self.claims(kind).is_some() || punts()
     }
 
     /// Whether a packet that fits no flow may be of a connection of the host's own.

@@ -27,6 +27,10 @@ data! {
 data! {
     /// A route. The longest prefix wins; a miss is `no_route`, or unclaimed
     /// where the ingress port punts what nobody claims.
+    ///
+    /// Its next hop may leave by an interface of another VRF (route leaking, as
+    /// RFC 4364's import of routes makes it); the packet's zone stays that of
+    /// where it came in.
     pub struct Route {
         /// Routing domain.
         pub vrf: VrfName,

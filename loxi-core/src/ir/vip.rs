@@ -29,7 +29,8 @@ data! {
             #[serde(default)]
             echo: bool,
         },
-        /// Shared with somebody else (a node's address): other traffic is not ours.
+        /// Shared with somebody else (a node's address): other traffic is not ours where the port leaves
+        /// such to the local stack ([`super::Port::unclaimed`]), and elsewhere forwarded.
         Shared,
     }
 }

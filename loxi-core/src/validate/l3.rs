@@ -135,20 +135,13 @@ fn routes(check: &mut Checker<'_>) {
             }
         };
         for hop in hops {
-            let Some(NextHop { action: NextHopAction::Direct { interface, gateway }, .. }) =
+            let Some(NextHop { action: NextHopAction::Direct { gateway, .. }, .. }) =
                 check.pipeline.get::<NextHop>(&hop)
             else {
                 continue;
             };
             if gateway.is_some_and(|gateway| gateway.is_ipv4() != route.prefix.is_ipv4()) {
                 check.impossible(key.clone(), "target", format!("next hop {hop} is of the other IP family"));
-            }
-            if let Some(interface) = check.pipeline.get::<Interface>(interface)
-                && interface.vrf != route.vrf
-            {
-                let why =
-                    format!("next hop {hop} leaves by interface {} of VRF {}", interface.name, interface.vrf);
-                check.impossible(key.clone(), "target", why);
             }
         }
     }

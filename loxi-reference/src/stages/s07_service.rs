@@ -2,14 +2,16 @@
 //!
 //! Only for frames to our MAC. The service of the most specific scope wins.
 //! An exclusive address that no service claims is answered, rejected or
-//! dropped, never forwarded; a shared one's other traffic is not ours.
+//! dropped, never forwarded. A shared one's other traffic is not ours where the
+//! port leaves such to the local stack; elsewhere it is forwarded, to whoever
+//! has the address.
 
 use super::ingress::Packet;
 use super::{Run, Step, drop, entity, ip_of, step};
 use crate::frame::{Icmp, IcmpError, L4};
 use loxi_core::ir::{
-    EntityKey, LbBackend, LbMode, LbService, OnNoBackend, OtherPorts, Scope, ServiceScope, VipAddress,
-    VipKey, VipMode,
+    EntityKey, LbBackend, LbMode, LbService, OnNoBackend, OtherPorts, Scope, ServiceScope, Unclaimed,
+    VipAddress, VipKey, VipMode,
 };
 use loxi_core::packet::{Fate, FlowTuple, Translation};
 use loxi_core::reason::{ConsumedReason, DropReason, PuntReason};
@@ -28,6 +30,9 @@ impl Run<'_> {
         };
         let entry = || entity(EntityKey::Vip(vip.key()), &vip.origin);
         let VipMode::Exclusive { other, echo } = vip.mode else {
+            if packet.port.unclaimed() != Unclaimed::Punt {
+                return Ok(());
+            }
             step!(self, Service, entry(), ("{tuple}"), ("punt not_ours_shared"));
             return Err(Fate::Punted(PuntReason::NotOursShared));
         };

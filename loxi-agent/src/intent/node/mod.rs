@@ -104,8 +104,10 @@ fn way(view: View<'_>, name: &Name) -> Vec<Entity> {
     let origin = || Origin(format!("Node {name}"));
     let mut entities: Vec<Entity> = Vec::new();
     for prefix in uncontested(view, node) {
-        let target = RouteTarget::NextHop(hop.clone());
-        entities.push(Route { vrf: settings.names.pods.clone(), prefix, target, origin: origin() }.into());
+        for vrf in [&settings.names.pods, &settings.names.underlay] {
+            let target = RouteTarget::NextHop(hop.clone());
+            entities.push(Route { vrf: vrf.clone(), prefix, target, origin: origin() }.into());
+        }
     }
     if !entities.is_empty() {
         let action = NextHopAction::Tunnel(tunnel.clone());

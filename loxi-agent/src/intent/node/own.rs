@@ -68,9 +68,10 @@ fn domains(settings: &Settings, entities: &mut Vec<Entity>) {
     entities.push(
         Vrf {
             name: names.underlay.clone(),
-            zone: None,
-            snat_address_v4: None,
-            snat_address_v6: None,
+            // One zone: what comes in for a pod here is answered from there.
+            zone: Some(names.zone.clone()),
+            snat_address_v4,
+            snat_address_v6,
             node_local: BTreeSet::new(),
             origin: Origin::default(),
         }
@@ -230,6 +231,8 @@ fn routes(settings: &Settings) -> Result<Vec<Entity>, NetError> {
     let (wire, hop) = direct("wire", &names.wire, None)?;
     entities.push(hop);
     entities.extend(settings.pod_cidrs.iter().map(|prefix| route(&names.pods, *prefix, &pods)));
+    // Ports of the node lead to pods: what is translated here is routed here.
+    entities.extend(settings.pod_cidrs.iter().map(|prefix| route(&names.underlay, *prefix, &pods)));
     entities.extend(settings.on_link.iter().map(|prefix| route(&names.underlay, *prefix, &wire)));
     for v4 in [true, false] {
         let family = if v4 { "v4" } else { "v6" };

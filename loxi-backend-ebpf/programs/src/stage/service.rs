@@ -34,14 +34,13 @@ fn stages(p: &mut Packet) -> Step<u32> {
     let new = p.tracking == tracking::NEW;
     let here = VrfAddr { vrf: p.vrf as u32, family: p.family as u32, addr: p.dst };
     let next = if has_egress_policy(p) { program::EGRESS_POLICY } else { program::FORWARD };
-    if let Some(kind) = VIPS.get(&here) {
-        let kind = *kind;
+    if let Some((kind, place)) = vip(p, &here) {
         if !new {
-            let shared = kind & vip::EXCLUSIVE == 0 && claims(p, kind).is_none();
+            let shared = kind & vip::EXCLUSIVE == 0 && place.is_none();
             return Err(if shared { punt::NOT_OURS_SHARED } else { stranger_dropped(p) });
         }
         p.stages |= 1 << 7;
-        if let Some(place) = claims(p, kind) {
+        if let Some(place) = place {
             let Some(service) = VERSIONS.get(&place) else { return Err(drop::NO_SERVICE) };
             serve(p, service, place)?;
             return Ok(next);
@@ -60,6 +59,16 @@ fn stages(p: &mut Packet) -> Step<u32> {
     }
     dnat(p);
     Ok(next)
+}
+
+/// The address's kind, and the place of the service that claims the packet. Of a shared address only the services are
+/// ours, and where the port leaves the rest to the local stack also what becomes of that.
+#[inline(always)]
+fn vip(p: &Packet, here: &VrfAddr) -> Option<(u32, Option<u32>)> {
+    let kind = *VIPS.get(here)?;
+    let place = claims(p, kind);
+    let punts = || port_of(p.port).is_some_and(|port| port.flags & port::PUNT != 0);
+    if kind & vip::EXCLUSIVE != 0 || place.is_some() || punts() { Some((kind, place)) } else { None }
 }
 
 /// A drop that is answered: TCP by a reset (but a reset itself), anything else by an ICMP error.

@@ -10,7 +10,7 @@ use loxi_core::change::Operation;
 use loxi_core::ir::{Entity, EntityKey};
 
 use crate::cluster::model::Name;
-use loxi_core::net::PortName;
+use loxi_core::net::{AddrSetName, PortName};
 
 /// Who wants an entity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +27,10 @@ pub enum Contributor {
     Service(Name),
     /// A network policy.
     Policy(Name),
+    /// Pods that network policies name as peers: who they are.
+    Peers(AddrSetName),
+    /// An interface of this node whose pod, or its namespace, isn't known.
+    Unknown(PortName),
 }
 
 impl Contributor {

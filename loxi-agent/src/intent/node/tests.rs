@@ -3,8 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cluster::Event;
-use crate::intent::Intent;
 use crate::intent::fixture::{attachment, entities, settings, valid};
+use crate::intent::{Attachment, Intent};
 use loxi_core::ir::{EntityKey, RouteKey};
 use loxi_core::net::VrfName;
 
@@ -92,7 +92,7 @@ fn of_two_claims_to_a_network_the_first_name_holds_until_it_is_given_up() {
 fn a_pod_has_a_port_a_station_and_its_addresses_until_it_is_gone() {
     let mut intent = with([]);
     let before = entities(&mut intent);
-    intent.attach(attachment(1));
+    intent.attach(Attachment { pod: None, ..attachment(1) });
     let pipeline = valid(&mut intent);
     assert_eq!(pipeline.neighbors().filter(|neighbor| neighbor.mac == attachment(1).mac).count(), 2);
     assert_eq!(entities(&mut intent).len(), before.len() + 4);

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loxi_agent::cluster::model::Name;
+use loxi_agent::cluster::model::{Name, Node};
 use loxi_agent::engine::{self, Handle, Parts, Prepare};
 use loxi_agent::host::{Host, HostOptions};
 use loxi_agent::intent::{Attachment, PodIdentity};
@@ -78,18 +78,29 @@ impl World {
         let default =
             Route::via(Prefix { addr: "0.0.0.0".parse().unwrap(), len: 0 }, OUTSIDE.parse().unwrap(), "eth0");
         RealSys.route_replace(&at("node"), &default).unwrap();
+        let instance = Instance { name: "agent-test".into(), run: run.clone(), root: at("node") };
+        // The daemon's view of the file system has what is mounted by now: the agent will find its layout made.
+        let known = Node {
+            internal_ips: vec![NODE.parse().unwrap()],
+            pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
+            ..Node::default()
+        };
+        Self::host_of(&instance).prepare(&known).unwrap();
         let mounts = MountNs::create(&[
-            MountSetup::Bind { from: run.clone(), at: "/run".into() },
+            MountSetup::Bind { from: run, at: "/run".into() },
             MountSetup::Bpffs { at: "/sys/fs/bpf".into() },
         ])
         .unwrap();
-        let instance = Instance { name: "agent-test".into(), run, root: at("node") };
         Self { daemon: None, node, mounts, outside, pods, instance, folder }
     }
 
     fn host(&self) -> Host {
+        Self::host_of(&self.instance)
+    }
+
+    fn host_of(instance: &Instance) -> Host {
         Host::new(HostOptions {
-            instance: self.instance.clone(),
+            instance: instance.clone(),
             node: "n1".into(),
             cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
             service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
@@ -117,12 +128,9 @@ impl World {
     fn start_daemon(&mut self) {
         let log = std::fs::File::create(self.folder.path().join("daemon.log")).unwrap();
         let run_dir = format!("/run/loxi/{}", self.instance.name);
-        // What the agent mounts is seen by its own path, not below the daemon's /run.
-        let dataplane = self.instance.netns("loxilight");
         let mut command = Command::new(env!("CARGO_BIN_EXE_loxilightd"));
         command
-            .args(["--backend", "ebpf", "--wait-for-netns", "--dataplane-netns"])
-            .arg(dataplane.path())
+            .args(["--backend", "ebpf", "--wait-for-netns", "--dataplane-netns", "/run/netns/loxilight"])
             .args(["--instance", &self.instance.name, "--run-dir", &run_dir])
             .args(["--flows-v4", "4096", "--flows-v6", "4096"])
             .env_remove("NOTIFY_SOCKET")

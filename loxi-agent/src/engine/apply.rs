@@ -111,11 +111,10 @@ impl Applier {
         let mut any = false;
         for (key, why) in blamed(error) {
             for contributor in ledger.contributors_of(&key) {
-                if contributor.is_of_the_node() {
+                if contributor.is_of_the_node() || !ledger.set_aside(&contributor) {
                     continue;
                 }
                 tracing::error!(object = %contributor, error = %why, "set aside until it changes");
-                ledger.set_aside(&contributor);
                 self.set_aside.insert(contributor, why.clone());
                 any = true;
             }

@@ -50,6 +50,8 @@ impl fmt::Display for Contributor {
             Self::Attachment(port) => write!(f, "port {port}"),
             Self::Service(name) => write!(f, "Service {name}"),
             Self::Policy(name) => write!(f, "NetworkPolicy {name}"),
+            Self::Peers(set) => write!(f, "peers {set}"),
+            Self::Unknown(port) => write!(f, "the unknown pod of port {port}"),
         }
     }
 }
@@ -129,18 +131,23 @@ impl Ledger {
         }
     }
 
-    /// Takes away what a contributor wants, until it wants something else.
-    pub fn set_aside(&mut self, contributor: &Contributor) {
+    /// Takes away what a contributor wants, until it wants something else; whether there was anything to take. What
+    /// isolates stays: without its rules a policy is to be strict, not open.
+    pub fn set_aside(&mut self, contributor: &Contributor) -> bool {
         let keys = self.contributed.get(contributor).cloned().unwrap_or_default();
         let wanted = keys.into_iter().filter_map(|key| {
             let entity = self.entities.get(&key)?.get(contributor)?.clone();
             Some((key, entity))
         });
         let wanted: BTreeMap<EntityKey, Entity> = wanted.collect();
-        if !wanted.is_empty() {
-            self.contribute_all(contributor, []);
-            self.aside.insert(contributor.clone(), wanted);
+        let stays = |entity: &&Entity| matches!(entity, Entity::PolicyIsolation(_));
+        let staying: Vec<Entity> = wanted.values().filter(stays).cloned().collect();
+        if staying.len() == wanted.len() || self.aside.contains_key(contributor) {
+            return false;
         }
+        self.contribute_all(contributor, staying);
+        self.aside.insert(contributor.clone(), wanted);
+        true
     }
 
     /// Whether a contributor is set aside.
@@ -213,8 +220,8 @@ pub struct Pending {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use loxi_core::ir::{AddrSet, Origin};
-    use loxi_core::net::AddrSetName;
+    use loxi_core::ir::{AddrSet, Origin, PolicyDirection, PolicyIsolation, PolicySubject};
+    use loxi_core::net::{AddrSetName, PolicyName};
 
     fn set(name: &str, origin: &str) -> Entity {
         let name = AddrSetName::new(name).unwrap();
@@ -295,15 +302,38 @@ mod tests {
         ledger.contribute(&service("b"), [set("x", "b")]);
         let _ = ledger.take();
         assert_eq!(ledger.contributors_of(&set("x", "").key()), [service("a"), service("b")]);
-        ledger.set_aside(&service("a"));
+        assert!(ledger.set_aside(&service("a")));
+        assert!(!ledger.set_aside(&service("a")));
         assert_eq!(taken(&mut ledger), [put(set("x", "b")), Operation::Delete(set("y", "").key())]);
         ledger.contribute(&service("a"), [set("x", "a"), set("y", "a")]);
         assert!(ledger.is_applied() && ledger.is_set_aside(&service("a")));
         ledger.contribute(&service("a"), [set("x", "c")]);
         assert_eq!(taken(&mut ledger), [put(set("x", "c"))]);
         assert!(!ledger.is_set_aside(&service("a")));
-        ledger.set_aside(&service("a"));
+        assert!(ledger.set_aside(&service("a")));
         ledger.withdraw(&service("a"));
         assert!(!ledger.is_set_aside(&service("a")));
+    }
+
+    #[test]
+    fn a_policy_that_is_set_aside_still_isolates() {
+        let isolation: Entity = PolicyIsolation {
+            policy: PolicyName::new("p").unwrap(),
+            direction: PolicyDirection::Ingress,
+            subject: PolicySubject::AllPods,
+            origin: Origin::default(),
+        }
+        .into();
+        let policy = Contributor::Policy(Name::new("default", "p"));
+        let mut ledger = Ledger::default();
+        ledger.contribute(&policy, [isolation.clone(), set("x", "1")]);
+        let _ = ledger.take();
+        assert!(ledger.set_aside(&policy));
+        assert_eq!(taken(&mut ledger), [Operation::Delete(set("x", "").key())]);
+        assert_eq!(ledger.entities().collect::<Vec<_>>(), [&isolation]);
+        // It isn't set aside for that a second time, and goes with its policy.
+        assert!(!ledger.set_aside(&policy));
+        ledger.withdraw(&policy);
+        assert_eq!(taken(&mut ledger), [Operation::Delete(isolation.key())]);
     }
 }

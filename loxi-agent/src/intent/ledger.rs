@@ -50,6 +50,8 @@ impl fmt::Display for Contributor {
             Self::Attachment(port) => write!(f, "port {port}"),
             Self::Service(name) => write!(f, "Service {name}"),
             Self::Policy(name) => write!(f, "NetworkPolicy {name}"),
+            Self::Peers(name) => write!(f, "peers {name}"),
+            Self::Unknown(port) => write!(f, "port {port} of a pod that isn't known"),
         }
     }
 }

@@ -117,9 +117,12 @@ impl World {
     fn start_daemon(&mut self) {
         let log = std::fs::File::create(self.folder.path().join("daemon.log")).unwrap();
         let run_dir = format!("/run/loxi/{}", self.instance.name);
+        // What the agent mounts is seen by its own path, not below the daemon's /run.
+        let dataplane = self.instance.netns("loxilight");
         let mut command = Command::new(env!("CARGO_BIN_EXE_loxilightd"));
         command
-            .args(["--backend", "ebpf", "--wait-for-netns", "--dataplane-netns", "/run/netns/loxilight"])
+            .args(["--backend", "ebpf", "--wait-for-netns", "--dataplane-netns"])
+            .arg(dataplane.path())
             .args(["--instance", &self.instance.name, "--run-dir", &run_dir])
             .args(["--flows-v4", "4096", "--flows-v6", "4096"])
             .env_remove("NOTIFY_SOCKET")

@@ -2,8 +2,7 @@
 
 use super::{Checker, Problem};
 use crate::ir::{
-    Attachment, EntityKey, Interface, InterfaceOn, NatAction, NatRule, NextHop, NextHopAction, Port,
-    RouteTarget,
+    Attachment, EntityKey, InterfaceOn, NatAction, NatRule, NextHop, NextHopAction, Port, RouteTarget,
 };
 use std::collections::BTreeMap;
 

@@ -25,7 +25,9 @@ pub enum Contributor {
     Attachment(PortName),
     /// A service.
     Service(Name),
-    /// A network policy.
+    /// A network policy: whom it isolates. Apart from its rules, so that without them it isolates still.
+    Isolation(Name),
+    /// A network policy: what it allows.
     Policy(Name),
     /// Pods that network policies name as peers: who they are.
     Peers(AddrSetName),
@@ -49,9 +51,10 @@ impl fmt::Display for Contributor {
             Self::Node(name) => write!(f, "Node {name}"),
             Self::Attachment(port) => write!(f, "port {port}"),
             Self::Service(name) => write!(f, "Service {name}"),
+            Self::Isolation(name) => write!(f, "isolation by NetworkPolicy {name}"),
             Self::Policy(name) => write!(f, "NetworkPolicy {name}"),
-            Self::Peers(set) => write!(f, "peers {set}"),
-            Self::Unknown(port) => write!(f, "the unknown pod of port {port}"),
+            Self::Peers(name) => write!(f, "peers {name}"),
+            Self::Unknown(port) => write!(f, "port {port} of a pod that isn't known"),
         }
     }
 }

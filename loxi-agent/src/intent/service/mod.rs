@@ -20,19 +20,33 @@ use loxi_core::ir::{
 use loxi_core::net::{BackendName, IpPrefix, L4Ports, NetError, VrfName};
 
 use super::{Changed, Contributor, Controller, Ledger, Settings, View, names};
+use crate::cluster::Change;
 use crate::cluster::model::{self, Name, Object, Service, ServiceKind, ServicePort};
 use endpoints::Endpoint;
 
 /// The controller of services.
 #[derive(Debug, Default)]
-pub(super) struct Services {}
+pub(super) struct Services {
+    /// Addresses of nodes, and whose they are.
+    nodes: BTreeMap<IpAddr, BTreeSet<Name>>,
+    /// Addresses that clients from outside use, and whose services are there.
+    outside: BTreeMap<IpAddr, BTreeSet<Name>>,
+}
 
 impl Controller for Services {
     fn changed(&mut self, view: View<'_>, changed: Changed<'_>, ledger: &mut Ledger) {
         let Changed::Object(change) = changed else { return };
         let name = &change.reference.name;
         let touched: BTreeSet<Name> = match change.reference.kind {
-            model::Kind::Service => BTreeSet::from([name.clone()]),
+            model::Kind::Service => {
+                let old = match &change.old {
+                    Some(Object::Service(service)) => outside(service),
+                    _ => BTreeSet::new(),
+                };
+                let new = view.cluster.service(name).map(outside).unwrap_or_default();
+                move_to(&mut self.outside, name, &old, &new);
+                BTreeSet::from([name.clone()])
+            }
             model::Kind::EndpointSlice => {
                 let old = match &change.old {
                     Some(Object::EndpointSlice(slice)) => Some(slice.service()),
@@ -40,18 +54,62 @@ impl Controller for Services {
                 };
                 old.into_iter().chain(view.cluster.slice(name).map(model::EndpointSlice::service)).collect()
             }
+            model::Kind::Node => self.node(view, change),
             _ => return,
         };
         for name in touched {
-            let entities = view.cluster.service(&name).map(|service| entities(view, service));
+            let entities = view.cluster.service(&name).map(|service| entities(view, &self.nodes, service));
             ledger.contribute(&Contributor::Service(name), entities.unwrap_or_default());
         }
     }
 }
 
-fn entities(view: View<'_>, service: &Service) -> Vec<Entity> {
+impl Services {
+    /// A node has come, gone, or has other addresses. Which services are there?
+    fn node(&mut self, view: View<'_>, change: &Change) -> BTreeSet<Name> {
+        let name = &change.reference.name;
+        let addresses = |node: &model::Node| -> BTreeSet<IpAddr> {
+            node.internal_ips.iter().chain(&node.external_ips).copied().collect()
+        };
+        let old = match &change.old {
+            Some(Object::Node(node)) => addresses(node),
+            _ => BTreeSet::new(),
+        };
+        let new = view.cluster.node(&name.name).map(addresses).unwrap_or_default();
+        move_to(&mut self.nodes, name, &old, &new);
+        let there = old.symmetric_difference(&new).filter_map(|address| self.outside.get(address));
+        there.flatten().cloned().collect()
+    }
+}
+
+/// The addresses from outside that a service has, those of nodes apart.
+fn outside(service: &Service) -> BTreeSet<IpAddr> {
+    service.external_ips.union(&service.load_balancer_ips).copied().collect()
+}
+
+/// Moves an object of an index from its old addresses to its new ones.
+fn move_to(
+    index: &mut BTreeMap<IpAddr, BTreeSet<Name>>,
+    name: &Name,
+    old: &BTreeSet<IpAddr>,
+    new: &BTreeSet<IpAddr>,
+) {
+    for address in old.difference(new) {
+        if let Some(names) = index.get_mut(address) {
+            names.remove(name);
+            if names.is_empty() {
+                index.remove(address);
+            }
+        }
+    }
+    for address in new {
+        index.entry(*address).or_default().insert(name.clone());
+    }
+}
+
+fn entities(view: View<'_>, nodes: &BTreeMap<IpAddr, BTreeSet<Name>>, service: &Service) -> Vec<Entity> {
     let ports = service.ports.iter().map(|port| Port::new(view, service, port)).collect();
-    let mut build = Build { settings: view.settings, service, ports, entities: BTreeMap::new() };
+    let mut build = Build { settings: view.settings, nodes, service, ports, entities: BTreeMap::new() };
     // What comes first stays, should an address be of two kinds.
     build.cluster_addresses();
     build.node_addresses();
@@ -104,6 +162,7 @@ struct At {
 
 struct Build<'a> {
     settings: &'a Settings,
+    nodes: &'a BTreeMap<IpAddr, BTreeSet<Name>>,
     service: &'a Service,
     ports: Vec<Port<'a>>,
     entities: BTreeMap<EntityKey, Entity>,
@@ -155,7 +214,8 @@ impl Build<'_> {
         source_ranges: &BTreeSet<IpPrefix>,
         number: impl Fn(&ServicePort) -> Option<u16>,
     ) {
-        let vip = if self.settings.node_ips.contains(&address) {
+        let vip = if self.settings.node_ips.contains(&address) || self.nodes.contains_key(&address) {
+            // A node has more to say than its services.
             VipMode::Shared
         } else {
             // Routed back to where it came from, it would go round in circles; and a refusal would speak for whoever has

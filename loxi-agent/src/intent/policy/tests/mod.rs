@@ -401,6 +401,13 @@ fn rules_share_a_set_and_the_last_takes_it_along() {
 }
 
 #[test]
+fn a_policy_whose_rules_are_refused_isolates_still() {
+    let mut intent = told(guard(Some(vec![rule(vec![], vec![])]), None));
+    intent.ledger().set_aside(&Contributor::Policy(name("default/guard")));
+    assert_eq!(lines(&mut intent), ["isolate hs1 ingress"]);
+}
+
+#[test]
 fn origins_name_the_policy_and_the_rule() {
     let long = Name::new("default", "p".repeat(253));
     let policy = NetworkPolicy { name: long, ..guard(Some(vec![rule(vec![pods("app=far")], vec![])]), None) };

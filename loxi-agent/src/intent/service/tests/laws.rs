@@ -78,6 +78,15 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => any_service().prop_map(|service| Event::Put(service.into())),
         6 => any_slice().prop_map(|slice| Event::Put(slice.into())),
         1 => (0..3_u8).prop_map(move |number| named(Kind::Service, format!("s{number}"))),
+        2 => (1..4_u8, btree_set(proptest::sample::select(vec!["192.0.2.1", "172.18.0.1", "2001:db8::1"]), 0..2))
+            .prop_map(|(number, ips)| {
+                let name = Name::of_cluster(format!("n{number}"));
+                let internal_ips = ips.into_iter().map(address).collect();
+                Event::Put(model::Node { name, internal_ips, ..model::Node::default() }.into())
+            }),
+        1 => (1..4_u8).prop_map(|number| {
+            Event::Gone(Reference { kind: Kind::Node, name: Name::of_cluster(format!("n{number}")) })
+        }),
         1 => (0..4_u8).prop_map(move |number| named(Kind::EndpointSlice, format!("slice-{number}"))),
         1 => vec(any_slice(), 0..3).prop_map(|slices| {
             Event::All(Kind::EndpointSlice, slices.into_iter().map(Object::from).collect())

@@ -5,9 +5,9 @@ use crate::cluster::Event;
 use crate::cluster::model::{
     ClientAffinity, EndpointPort, EndpointSlice, Protocol, Reference, TrafficDistribution,
 };
-use crate::intent::fixture::{entities, settings};
+use crate::intent::fixture::{entities, settings, valid};
 use crate::intent::{Intent, local_endpoints};
-use loxi_core::ir::{BackendState, Owner, Pipeline, Vrf};
+use loxi_core::ir::BackendState;
 
 const LOCAL: model::TrafficPolicy = model::TrafficPolicy::Local;
 
@@ -116,25 +116,6 @@ fn vips(intent: &mut Intent) -> Vec<(String, VipMode)> {
         _ => None,
     };
     entities(intent).into_iter().filter_map(vip).collect()
-}
-
-/// A valid pipeline of everything, in which the wire's domain tracks connections and has addresses for full NAT.
-fn valid(intent: &mut Intent) -> Pipeline {
-    let names = intent.settings().names.clone();
-    let mut pipeline = Pipeline::from_entities(&Owner::new("agent").unwrap(), entities(intent));
-    let underlay = Vrf {
-        name: names.underlay,
-        zone: Some(names.zone),
-        snat_address_v4: Some("10.244.1.2".parse().unwrap()),
-        snat_address_v6: Some("fd00:10:244:1::2".parse().unwrap()),
-        node_local: BTreeSet::new(),
-        origin: Origin::default(),
-    };
-    pipeline.put(Owner::new("agent").unwrap(), underlay.into());
-    if let Err(wrong) = loxi_core::validate::validate(&pipeline) {
-        panic!("{wrong}");
-    }
-    pipeline
 }
 
 #[test]
@@ -300,6 +281,28 @@ fn a_nodes_address_is_shared_even_as_an_external_one() {
         [("pods 172.18.0.1".into(), VipMode::Shared), ("underlay 172.18.0.1".into(), VipMode::Shared)]
     );
     assert!(lines(&mut intent).iter().any(|line| line.starts_with("underlay 172.18.0.1:80 ")));
+}
+
+#[test]
+fn so_is_another_nodes_as_long_as_it_has_it() {
+    let service = Service { external_ips: [address("172.18.0.2")].into(), cluster_ips: Vec::new(), ..web() };
+    let node = |ip: &str| model::Node {
+        name: Name::of_cluster("n2"),
+        internal_ips: vec![address(ip)],
+        ..model::Node::default()
+    };
+    let mut intent = told(service, Vec::new());
+    let mut is_shared = |event: Option<Event>| {
+        event.into_iter().for_each(|event| intent.apply(event));
+        let modes: Vec<_> = vips(&mut intent).into_iter().map(|(_, mode)| mode == VipMode::Shared).collect();
+        assert_eq!((modes.len(), modes[0]), (2, modes[1]));
+        modes[0]
+    };
+    assert!(!is_shared(None));
+    assert!(is_shared(Some(Event::Put(node("172.18.0.2").into()))));
+    assert!(!is_shared(Some(Event::Put(node("172.18.0.3").into()))));
+    assert!(is_shared(Some(Event::Put(node("172.18.0.2").into()))));
+    assert!(!is_shared(Some(Event::Gone(Object::from(node("172.18.0.2")).reference()))));
 }
 
 #[test]

@@ -196,3 +196,43 @@ pub fn messages() -> Vec<Vec<u8>> {
     .map(|frame| frame.expect("a small message"))
     .collect()
 }
+
+/// An invocation of the CNI plugin: six variables and the configuration, separated by zeroes.
+const VARIABLES: [&str; 6] =
+    ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH", "CNI_ARGS"];
+
+/// Any environment and configuration: an error with a number that CNI has for it, printed as JSON, or an invocation
+/// whose names are fit for paths and links. Returns 1 for an invocation.
+pub fn cni_invocation(data: &[u8]) -> usize {
+    let mut parts = data.splitn(VARIABLES.len() + 1, |byte| *byte == 0);
+    let variables: Vec<Option<String>> = VARIABLES
+        .iter()
+        .map(|_| parts.next().and_then(|part| String::from_utf8(part.to_vec()).ok()))
+        .collect();
+    let env = |name: &str| {
+        let at = VARIABLES.iter().position(|variable| *variable == name)?;
+        variables[at].clone()
+    };
+    let text = loxi_cni::input::read(parts.next().unwrap_or_default());
+    match text.and_then(|text| loxi_cni::input::Input::new(&env, &text)) {
+        Ok(loxi_cni::input::Input { request: loxi_cni::input::Request::Version, .. }) => 1,
+        Ok(loxi_cni::input::Input {
+            request: loxi_cni::input::Request::Ask { socket, invocation, .. },
+            ..
+        }) => {
+            assert!(socket.starts_with('/'), "{socket}");
+            for name in [&invocation.container_id, &invocation.ifname] {
+                assert!(!name.contains(['/', '\0']) && name != "..", "{name:?}");
+            }
+            assert!(invocation.ifname.len() < 16, "{:?}", invocation.ifname);
+            1
+        }
+        Err(refused) => {
+            assert!(matches!(refused.failure.code, 1 | 4 | 6 | 7), "{:?}", refused.failure);
+            let printed = loxi_cni::output::failure(refused.version, &refused.failure);
+            let value: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+            assert_eq!(value["msg"], refused.failure.msg);
+            0
+        }
+    }
+}

@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on says where")]
 
 use loxi_conformance::build;
-use loxi_tests::targets::{channel_message, ir_text, messages, packet_reference, seed_of};
+use loxi_tests::targets::{channel_message, cni_invocation, ir_text, messages, packet_reference, seed_of};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -75,6 +75,11 @@ fn text_to_entities() {
 #[test]
 fn messages_of_the_channel() {
     assert!(smoke("channel_message", channel_message) > 50);
+}
+
+#[test]
+fn invocations_of_the_cni_plugin() {
+    assert!(smoke("cni_invocation", cni_invocation) > 50);
 }
 
 /// Writes the seeds anew: `cargo test -p loxi-tests --test fuzz_smoke -- --ignored`.

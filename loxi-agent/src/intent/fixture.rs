@@ -1,7 +1,13 @@
 //! A small node for tests.
 
+use std::sync::Arc;
+
+use loxi_core::change::Transaction;
+use loxi_core::dataplane::{InjectRequest, Local, PacketIn};
 use loxi_core::ir::{Entity, Owner, Pipeline};
 use loxi_core::net::{MacAddr, Mtu, PortName, Vni};
+use loxi_core::packet::{Fate, Timestamp};
+use loxi_reference::Reference;
 
 use super::{Attachment, Intent, Macs, Names, Overlay, PodIdentity, Settings, vtep_mac};
 use crate::cluster::model::Name;
@@ -62,4 +68,19 @@ pub(crate) fn valid(intent: &mut Intent) -> Pipeline {
         panic!("{wrong:?}");
     }
     pipeline
+}
+
+/// What becomes of a packet that comes in at a port of a fresh dataplane with everything.
+pub(crate) fn fate(intent: &mut Intent, port: &str, packet: &str) -> Fate {
+    let local = Local::new(Reference::new(), Arc::new(|| Timestamp(Timestamp::SECOND)));
+    let pipeline = valid(intent);
+    let all: Vec<Entity> = pipeline.entities().map(|owned| owned.entity).collect();
+    local.apply(&Transaction::replace("all", Owner::new("agent").unwrap(), all)).unwrap();
+    for port in pipeline.ports() {
+        local.attach(&port.name).unwrap();
+    }
+    let bytes = loxi_conformance::build(packet).unwrap();
+    let packets = vec![PacketIn { port: PortName::new(port).unwrap(), bytes, at: None }];
+    let injected = local.inject(&InjectRequest { packets, ..InjectRequest::default() }).unwrap();
+    injected[0].verdict.fate
 }

@@ -4,7 +4,7 @@
 //! are touched by one contribute ([`Ledger::contribute`]); so the work is as large as the change. All of it is pure:
 //! nothing here knows a dataplane, a kernel or an API server.
 //!
-//! The contract of a [`Controller`]: after any sequence of changes its contributions are those that one
+//! The contract of a `Controller`: after any sequence of changes its contributions are those that one
 //! would have made that is told of the final cluster at once. Property tests hold each of them to it.
 
 #[cfg(test)]

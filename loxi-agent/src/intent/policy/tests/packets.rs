@@ -1,31 +1,18 @@
 //! Policies as packets meet them, by the reference.
 
 use super::*;
-use loxi_core::change::Transaction;
-use loxi_core::dataplane::{InjectRequest, Local, PacketIn};
-use loxi_core::ir::Owner;
-use loxi_core::packet::{Fate, Timestamp};
+use crate::intent::fixture;
+use loxi_core::packet::Fate;
 use loxi_core::reason::DropReason;
-use loxi_reference::Reference;
-use std::sync::Arc;
 
 /// What becomes of a packet from `default/db` to `default/web` or the other way.
 fn fate(intent: &mut Intent, from_db: bool, l4: &str) -> Fate {
-    let local = Local::new(Reference::new(), Arc::new(|| Timestamp(Timestamp::SECOND)));
-    let all: Vec<_> = valid(intent).entities().map(|owned| owned.entity).collect();
-    local.apply(&Transaction::replace("all", Owner::new("agent").unwrap(), all)).unwrap();
-    for port in ["hs1", "hs2"] {
-        local.attach(&PortName::new(port).unwrap()).unwrap();
-    }
     let (port, text) = if from_db {
         ("hs2", "eth 02:00:00:00:01:02>02:00:00:00:01:01 / ipv4 10.244.1.11>10.244.1.10")
     } else {
         ("hs1", "eth 02:00:00:00:01:01>02:00:00:00:01:02 / ipv4 10.244.1.10>10.244.1.11")
     };
-    let bytes = loxi_conformance::build(&format!("{text} / {l4}")).unwrap();
-    let packets = vec![PacketIn { port: PortName::new(port).unwrap(), bytes, at: None }];
-    let injected = local.inject(&InjectRequest { packets, ..InjectRequest::default() }).unwrap();
-    injected[0].verdict.fate
+    fixture::fate(intent, port, &format!("{text} / {l4}"))
 }
 
 #[test]

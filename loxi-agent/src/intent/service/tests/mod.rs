@@ -1,4 +1,5 @@
 mod laws;
+mod packets;
 
 use super::*;
 use crate::cluster::Event;

@@ -2,7 +2,10 @@
 //!
 //! A source ([`cluster`]) tells what there is in the cluster; [`intent`] derives from it what this node's dataplane shall
 //! have, and an engine applies the difference. Nothing here names a backend: the dataplane is whatever answers the
-//! daemon's channel.
+//! daemon's channel. The runtime's wishes come in by [`cni`], [`pods`] fulfils them, and [`ipam`] has the addresses.
 
 pub mod cluster;
+pub mod cni;
 pub mod intent;
+pub mod ipam;
+pub mod pods;

@@ -102,6 +102,13 @@ impl Layout {
         Ok(Self { spec: spec.clone() })
     }
 
+    /// A layout that somebody has made already: nothing is looked at. For pods it matters where the dataplane's namespace
+    /// is, how the instance is called, and the MTU.
+    #[must_use]
+    pub fn existing(spec: LayoutSpec) -> Self {
+        Self { spec }
+    }
+
     /// What it was made from.
     #[must_use]
     pub fn spec(&self) -> &LayoutSpec {

@@ -143,6 +143,52 @@ async fn a_container_has_an_interface_once() {
     assert_eq!(world.leases(), ["pod 10.244.1.10"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn one_container_is_served_one_call_at_a_time() {
+    let (world, sys) = World::fake();
+    let before = sys.state();
+    let (pods, _) = world.start().await;
+    let call = Arc::new(world.call("pod", json!({})));
+    let tasks: Vec<_> = (0..12)
+        .map(|number| {
+            let (pods, call) = (Arc::clone(&pods), Arc::clone(&call));
+            tokio::spawn(async move {
+                match number % 3 {
+                    0 => pods.del(&call).await.map(|()| false),
+                    _ => pods.add(&call).await.map(|_| true),
+                }
+            })
+        })
+        .collect();
+    let mut made = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Ok(added) => made += usize::from(added),
+            Err(error) => assert!(matches!(error, PodError::Exists { .. }), "{error}"),
+        }
+    }
+    assert!(made >= 1);
+    let calls = world.node.calls();
+    for (number, call) in calls.iter().enumerate() {
+        assert_eq!(call, ["attached hs1", "detached hs1"][number % 2], "{calls:?}");
+    }
+    pods.del(&call).await.unwrap();
+    assert_eq!(sys.state(), before);
+    world.assert_empty();
+}
+
+#[tokio::test]
+async fn a_node_that_started_anew_has_nothing_to_take_away() {
+    let (world, sys) = World::fake();
+    let (pods, _) = world.start().await;
+    let call = world.call("pod", json!({}));
+    pods.add(&call).await.unwrap();
+    // Its namespaces are gone, its files are not.
+    sys.change(|state| state.namespaces.clear());
+    pods.del(&call).await.unwrap();
+    assert_eq!((world.files(), world.leases()), (Vec::new(), Vec::new()));
+}
+
 #[tokio::test]
 async fn without_a_network_nothing_is_made() {
     let (world, sys) = World::fake();

@@ -74,8 +74,12 @@ async fn an_interface_that_is_there_is_left_alone() {
     assert_eq!(Failure::from(error).code, code::EXISTS);
     assert_eq!(RealSys.links(&pod).unwrap(), before);
     world.assert_empty();
-    let error = pods.add(&world.call("nowhere", json!({}))).await.unwrap_err();
-    assert_eq!(Failure::from(error).code, code::UNKNOWN_CONTAINER);
+    // The file of a namespace may outlive it.
+    std::fs::write(world.netns_path("gone"), "").unwrap();
+    for container in ["nowhere", "gone"] {
+        let error = pods.add(&world.call(container, json!({}))).await.unwrap_err();
+        assert_eq!(Failure::from(error).code, code::UNKNOWN_CONTAINER, "{container}");
+    }
     world.assert_empty();
 }
 

@@ -79,7 +79,7 @@ pub enum IpamError {
         after: Duration,
     },
     /// It refused.
-    #[error("{PLUGIN} {verb}: {msg} {details}")]
+    #[error("{PLUGIN} {verb}: {msg}")]
     Refused {
         /// What it was to do.
         verb: &'static str,

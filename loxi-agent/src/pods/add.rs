@@ -9,7 +9,7 @@ use loxi_linux::layout::{Layout, LayoutSpec, PodSpec, mac_for};
 use loxi_linux::sys::{Ns, Sys};
 
 use super::invocation::Wanted;
-use super::{Address, Complete, Entry, Invocation, PodError, PodNetwork, Pods, State};
+use super::{Address, Complete, Entry, Invocation, PodError, PodNetwork, Pods, State, is_there};
 use crate::intent::Attachment;
 use crate::ipam::Range;
 
@@ -155,11 +155,11 @@ impl Pods {
 }
 
 fn is_free(sys: &dyn Sys, netns: &Ns, ifname: &str) -> Result<(), PodError> {
-    let failed = |step| move |source| PodError::Sys { step, source };
-    if !sys.ns_exists(netns).map_err(failed("look for the container's namespace"))? {
+    if !is_there(sys, netns)? {
         return Err(PodError::NoNetns(netns.path().into()));
     }
-    let links = sys.links(netns).map_err(failed("list the container's interfaces"))?;
+    let links = sys.links(netns);
+    let links = links.map_err(|source| PodError::Sys { step: "list the container's interfaces", source })?;
     if links.iter().any(|link| link.name == ifname) {
         let what = format!("{ifname} in {}", netns.path().display());
         return Err(PodError::Exists { what });

@@ -5,7 +5,7 @@ use loxi_linux::rtnetlink::Route;
 use loxi_linux::sys::{LinkState, Ns, Sys, SysError};
 use loxi_linux::{MacAddr, Prefix};
 
-use super::{Address, Complete, Entry, Invocation, PodError, Pods, State};
+use super::{Address, Complete, Entry, Invocation, PodError, Pods, State, is_there};
 use crate::intent::Attachment;
 
 impl Pods {
@@ -45,7 +45,7 @@ fn compare(
 ) -> Result<(), PodError> {
     let failed = |step| move |source: SysError| PodError::Sys { step, source };
     let differs = |text: String| Err(PodError::Differs(text));
-    if !sys.ns_exists(netns).map_err(failed("look for the container's namespace"))? {
+    if !is_there(sys, netns)? {
         return Err(PodError::NoNetns(netns.path().into()));
     }
     let port = attachment.port.as_str();

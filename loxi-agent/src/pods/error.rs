@@ -118,6 +118,7 @@ impl From<PodError> for Failure {
             PodError::Left(each) => {
                 each.iter().map(|(what, why)| format!("{what}: {why}")).collect::<Vec<_>>().join("; ")
             }
+            PodError::Ipam(IpamError::Refused { details, .. }) => details.clone(),
             _ => String::new(),
         };
         Self { code: error.code(), msg: error.to_string(), details }

@@ -26,7 +26,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use loxi_core::net::PortName;
 use loxi_linux::layout::{Layout, LayoutSpec};
-use loxi_linux::sys::Sys;
+use loxi_linux::netns::NetNsError;
+use loxi_linux::sys::{Ns, Sys, SysError};
 
 pub use add::Added;
 pub use error::PodError;
@@ -205,5 +206,13 @@ impl Pods {
         let sys = Arc::clone(&self.sys);
         let done = tokio::task::spawn_blocking(move || work(&*sys)).await;
         done.unwrap_or_else(|error| Err(PodError::Stopped(error.to_string())))
+    }
+}
+
+/// Whether a namespace is there. Its file may have outlived it.
+fn is_there(sys: &dyn Sys, ns: &Ns) -> Result<bool, PodError> {
+    match sys.ns_exists(ns) {
+        Err(SysError::NetNs(NetNsError::NotANamespace { .. })) => Ok(false),
+        other => other.map_err(|source| PodError::Sys { step: "look for a namespace", source }),
     }
 }

@@ -1,9 +1,9 @@
 //! Taking an interface away.
 
 use loxi_linux::layout::{Layout, LayoutError};
-use loxi_linux::sys::{Ns, Sys};
+use loxi_linux::sys::Sys;
 
-use super::{Entry, Invocation, Key, NetworkConfig, PodError, Pods, State};
+use super::{Entry, Invocation, Key, NetworkConfig, PodError, Pods, State, is_there};
 use crate::ipam::Tenant;
 
 impl Pods {
@@ -51,10 +51,8 @@ impl Pods {
 }
 
 fn unlink(sys: &dyn Sys, layout: &Layout, port: &str) -> Result<(), PodError> {
-    let netns: Ns = layout.netns();
-    let there = sys.ns_exists(&netns);
     // After the node has started anew there is no namespace that the link could be in.
-    if !there.map_err(|source| PodError::Sys { step: "look for the dataplane's namespace", source })? {
+    if !is_there(sys, &layout.netns())? {
         return Ok(());
     }
     match layout.remove_pod(sys, port) {

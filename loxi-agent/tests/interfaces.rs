@@ -212,3 +212,27 @@ async fn many_at_once_get_one_each() {
     }
     world.assert_empty();
 }
+
+#[tokio::test]
+async fn a_start_takes_away_what_is_half_made() {
+    let Some(world) = World::real("a_start_takes_away_what_is_half_made") else { return };
+    let pod = world.pod("a");
+    world.pod("b");
+    let (pods, _) = world.start().await;
+    pods.add(&world.call("a", json!({}))).await.unwrap();
+    let complete = pods.add(&world.call("b", json!({}))).await.unwrap();
+    drop(pods);
+    // As if the agent had been killed before it wrote that all is there.
+    let path = world.files_folder().join("a:eth0.json");
+    let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    file["entry"]["state"] = json!("Pending");
+    std::fs::write(&path, file.to_string()).unwrap();
+    let (pods, recovered) = world.start().await;
+    assert_eq!(recovered.attachments, [complete.attachment]);
+    assert_eq!(link(&pod, "eth0"), None);
+    assert_eq!(world.ports(), ["hs2"]);
+    assert_eq!(world.files(), ["b:eth0.json"]);
+    // The container may have its interface now, by the port that is free again.
+    let again = pods.add(&world.call("a", json!({}))).await.unwrap();
+    assert_eq!(again.attachment.port.as_str(), "hs1");
+}

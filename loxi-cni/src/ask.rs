@@ -74,12 +74,16 @@ fn refused(verb: Verb, socket: &str, status: &Status) -> Failure {
     Failure::new(number, msg).with_details(format!("{}: {}", status.code(), status.message()))
 }
 
-/// An error with what it comes from: the outermost only says that it is of the transport.
+/// An error with what it comes from: the outermost only says that it is of the transport. What one repeats of the next is said
+/// once.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        text = format!("{text}: {cause}");
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
         next = cause.source();
     }
     text

@@ -145,6 +145,7 @@ fn an_agent_that_is_not_there_is_to_be_asked_again() {
         let (found, value) = error(&[("CNI_COMMAND", command)], CONFIG);
         assert_eq!(found, code, "{command}: {value}");
         assert!(value["msg"].as_str().unwrap().contains("/nowhere/cni.sock"), "{value}");
+        assert_eq!(value["details"].as_str().unwrap().matches("os error 2").count(), 1, "{value}");
     }
 }
 

@@ -100,7 +100,8 @@ impl NetworkConfig {
         parsed.map(Some).map_err(|error| wrong("prevResult", error.to_string()))
     }
 
-    /// The attachments that GC is to keep. Those of other plugins' interfaces may be among them.
+    /// The attachments that GC is to keep. Those of other plugins' interfaces may be among them. CNI 1.1.0 has two names for
+    /// the list: that of its text, and that of its first library.
     pub(super) fn valid(&self) -> Result<Vec<(String, String)>, PodError> {
         #[derive(Deserialize)]
         struct Attachment {
@@ -109,7 +110,8 @@ impl NetworkConfig {
             ifname: String,
         }
         // Without the list nothing is known to be garbage.
-        let list = self.text.get("cni.dev/valid-attachments");
+        let list = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+        let list = list.iter().find_map(|name| self.text.get(name));
         let list = list.ok_or_else(|| wrong("cni.dev/valid-attachments", "it is missing".into()))?;
         let list = <Option<Vec<Attachment>>>::deserialize(list)?.unwrap_or_default();
         Ok(list.into_iter().map(|each| (each.container, each.ifname)).collect())
@@ -332,6 +334,7 @@ mod tests {
         assert!(valid(r#"{"name":"loxi"}"#).is_err());
         let list = r#"{"name":"loxi","cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]}"#;
         assert_eq!(valid(list).unwrap(), [("a".into(), "eth0".into())]);
+        assert_eq!(valid(&list.replace("valid-", "")).unwrap(), [("a".into(), "eth0".into())]);
         assert_eq!(valid(r#"{"name":"loxi","cni.dev/valid-attachments":null}"#).unwrap(), []);
     }
 }

@@ -1,5 +1,7 @@
 //! The agent's engine on a real daemon with the eBPF backend: a node in namespaces, its cluster in a folder.
 
+#![allow(clippy::unwrap_used)] // also what tests share panics on failure
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;

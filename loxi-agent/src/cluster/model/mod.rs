@@ -1,6 +1,6 @@
 //! What the agent keeps of the cluster: plain data, and only what some packet depends on.
 //!
-//! Sources make these from manifests or from the API's objects ([`convert`](super::convert)) and refuse what can't be
+//! Sources make these from manifests or from the API's objects ([`super::convert`]) and refuse what can't be
 //! meant; so whoever reads them need not check again. They are what the agent keeps on disk, too.
 
 mod endpoints;

@@ -86,6 +86,16 @@ impl NetNs {
         .map(|file| Self { fd: file.into(), path: None })
     }
 
+    /// Why this process can make no namespaces; none: it can. One is made to see, and goes at once.
+    #[must_use]
+    pub fn unavailable() -> Option<String> {
+        if !rustix::process::geteuid().is_root() {
+            return Some("it needs root to make network namespaces".to_owned());
+        }
+        let error = Self::anonymous().err()?;
+        Some(format!("this machine allows no network namespaces: {error}"))
+    }
+
     /// Makes a namespace and binds it to `path`, so that it outlives the process.
     /// Missing folders are made. An existing file at `path` is an error.
     ///

@@ -17,15 +17,11 @@ use loxi_tests::tshark::{self, TsharkError};
 
 /// Whether the test can run; if not, says why.
 fn privileged(test: &str) -> bool {
-    let reason = if !rustix::process::geteuid().is_root() {
-        "it needs root to make network namespaces".to_owned()
-    } else if let Err(error) = NetNs::anonymous() {
-        format!("this machine allows no network namespaces: {error}")
-    } else {
-        return true;
-    };
-    eprintln!("SKIPPED {test}: {reason}");
-    false
+    let reason = NetNs::unavailable();
+    if let Some(reason) = &reason {
+        eprintln!("SKIPPED {test}: {reason}");
+    }
+    reason.is_none()
 }
 
 fn number(variable: &str, default: usize) -> usize {

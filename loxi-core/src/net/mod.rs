@@ -18,3 +18,9 @@ pub use ident::{
 pub use mac::MacAddr;
 pub use prefix::IpPrefix;
 pub use proto::{IpProtocol, L4Ports, Mtu, VlanId, Vni};
+
+/// Whether an address can be a host's: it is no group's, not loopback and not unspecified.
+#[must_use]
+pub fn is_hosts(address: std::net::IpAddr) -> bool {
+    !address.is_multicast() && !address.is_unspecified() && !address.is_loopback()
+}

@@ -4,6 +4,7 @@ use super::{Checker, Problem};
 use crate::ir::{
     Attachment, EntityKey, InterfaceOn, NatAction, NatRule, NextHop, NextHopAction, Port, RouteTarget,
 };
+use crate::net::is_hosts;
 use std::collections::BTreeMap;
 
 pub(super) fn check(check: &mut Checker<'_>) {
@@ -50,7 +51,7 @@ fn interfaces(check: &mut Checker<'_>) {
             check.range(&key, "mtu", interface.mtu.get().into(), 1280, 65535);
         }
         for address in &interface.addresses {
-            if address.is_multicast() || address.is_unspecified() || address.is_loopback() {
+            if !is_hosts(*address) {
                 check.impossible(key.clone(), "addresses", format!("{address} is no interface's address"));
             }
             // A link-local address is meaningful per link only.

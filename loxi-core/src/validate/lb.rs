@@ -2,7 +2,7 @@
 
 use super::{Checker, Problem};
 use crate::ir::{EntityKey, LbBackend, LbMode, LbService, VipKey, Vrf};
-use crate::net::IpProtocol;
+use crate::net::{IpProtocol, is_hosts};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -10,15 +10,14 @@ pub(super) fn check(check: &mut Checker<'_>) {
     for vip in check.pipeline.vips() {
         let key = EntityKey::Vip(vip.key());
         check.refers(&key, "vrf", EntityKey::Vrf(vip.vrf.clone()));
-        if vip.address.is_multicast() || vip.address.is_unspecified() || vip.address.is_loopback() {
+        if !is_hosts(vip.address) {
             check.impossible(key, "address", format!("{} can't be a virtual address", vip.address));
         }
     }
     for backend in check.pipeline.backends() {
         let key = EntityKey::Backend(backend.name.clone());
         check.range(&key, "weight", backend.weight.into(), 1, u16::MAX.into());
-        if backend.address.is_multicast() || backend.address.is_unspecified() || backend.address.is_loopback()
-        {
+        if !is_hosts(backend.address) {
             check.impossible(key, "address", format!("{} can't be an endpoint's address", backend.address));
         }
     }

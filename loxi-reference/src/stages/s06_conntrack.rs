@@ -10,7 +10,7 @@ use super::ingress::{Packet, Tentative, Tracking};
 use super::s06_states::{next, opening, reopens, timeout};
 use super::{Run, Step, drop, entity, ip_of, learned, step};
 use crate::frame::{Icmp, L4};
-use loxi_core::ir::{CtZone, EntityKey, LocalDelivery, Unclaimed, VipAddress, VipKey, VipMode};
+use loxi_core::ir::{CtZone, EntityKey, LocalDelivery, VipMode};
 use loxi_core::net::{IpProtocol, ZoneName};
 use loxi_core::packet::{Fate, Flow, FlowDirection, FlowId, FlowTuple, Translation};
 use loxi_core::reason::{DropReason, PuntReason};
@@ -89,13 +89,9 @@ impl Run<'_> {
         let tuple = packet.tuple.map_or_else(|| ip_of(&packet.view).map(|ip| ip.tuple()), Ok)?;
         let text = packet.summary();
         if let Some(vrf) = packet.vrf.as_ref().filter(|_| packet.to_us) {
-            let key = VipKey { vrf: vrf.clone(), address: tuple.dst };
-            let shared =
-                |vip: &VipAddress| vip.mode == VipMode::Shared && self.service(packet, &tuple).is_none();
-            // As in stage 7: where nothing is left to the local stack, only the services of a shared address count.
-            let decides = |vip: &&VipAddress| !shared(vip) || packet.port.unclaimed() == Unclaimed::Punt;
-            match self.config.get::<VipAddress>(&key).filter(decides) {
-                Some(vip) if shared(vip) => {
+            let service = self.service(packet, &tuple);
+            match self.deciding_vip(packet, vrf, tuple.dst, service.is_some()) {
+                Some(vip) if vip.mode == VipMode::Shared && service.is_none() => {
                     let entry = entity(EntityKey::Vip(vip.key()), &vip.origin);
                     step!(self, Conntrack, entry, ("{text}"), ("no flow: punt not_ours_shared"));
                     return Err(Fate::Punted(PuntReason::NotOursShared));

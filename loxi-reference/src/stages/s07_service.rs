@@ -13,8 +13,10 @@ use loxi_core::ir::{
     EntityKey, LbBackend, LbMode, LbService, OnNoBackend, OtherPorts, Scope, ServiceScope, Unclaimed,
     VipAddress, VipKey, VipMode,
 };
+use loxi_core::net::VrfName;
 use loxi_core::packet::{Fate, FlowTuple, Translation};
 use loxi_core::reason::{ConsumedReason, DropReason, PuntReason};
+use std::net::IpAddr;
 
 impl Run<'_> {
     pub(super) fn s07_service(&mut self, packet: &mut Packet) -> Step {
@@ -25,14 +27,9 @@ impl Run<'_> {
         if let Some(service) = self.service(packet, &tuple) {
             return self.serve(packet, &service, &tuple);
         }
-        let Some(vip) = self.config.get::<VipAddress>(&VipKey { vrf, address: tuple.dst }).cloned() else {
-            return Ok(());
-        };
+        let Some(vip) = self.deciding_vip(packet, &vrf, tuple.dst, false) else { return Ok(()) };
         let entry = || entity(EntityKey::Vip(vip.key()), &vip.origin);
         let VipMode::Exclusive { other, echo } = vip.mode else {
-            if packet.port.unclaimed() != Unclaimed::Punt {
-                return Ok(());
-            }
             step!(self, Service, entry(), ("{tuple}"), ("punt not_ours_shared"));
             return Err(Fate::Punted(PuntReason::NotOursShared));
         };
@@ -53,6 +50,20 @@ impl Run<'_> {
             self.reject(packet)?;
         }
         drop(DropReason::NoService)
+    }
+
+    /// The virtual address that decides what becomes of a packet to it. Of a shared one what no service claims is left
+    /// to the local stack where the port leaves such to it; elsewhere it is as if the address were none.
+    pub(super) fn deciding_vip(
+        &self,
+        packet: &Packet,
+        vrf: &VrfName,
+        address: IpAddr,
+        claimed: bool,
+    ) -> Option<VipAddress> {
+        let vip = self.config.get::<VipAddress>(&VipKey { vrf: vrf.clone(), address })?;
+        let decides = vip.mode != VipMode::Shared || claimed || packet.port.unclaimed() == Unclaimed::Punt;
+        decides.then(|| vip.clone())
     }
 
     /// The service that claims a packet of this ingress.

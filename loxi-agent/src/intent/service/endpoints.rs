@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use loxi_core::ir::BackendState;
+use loxi_core::net::is_hosts;
 
 use crate::cluster::Cluster;
 use crate::cluster::model::{self, Name, ServicePort, TrafficDistribution};
@@ -24,7 +25,7 @@ impl Endpoint {
     /// None: it serves nobody.
     fn new(endpoint: &model::Endpoint, port: u16, settings: &Settings) -> Option<Self> {
         let address = endpoint.address;
-        if address.is_multicast() || address.is_unspecified() || address.is_loopback() {
+        if !is_hosts(address) {
             return None;
         }
         let state = match endpoint {

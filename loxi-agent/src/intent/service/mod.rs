@@ -17,7 +17,7 @@ use loxi_core::ir::{
     Affinity, Entity, EntityKey, LbAlgorithm, LbBackend, LbMode, LbService, Locality, OnNoBackend, Origin,
     OtherPorts, ServiceScope, TrafficPolicy, VipAddress, VipMode,
 };
-use loxi_core::net::{BackendName, IpPrefix, L4Ports, NetError, VrfName};
+use loxi_core::net::{BackendName, IpPrefix, L4Ports, NetError, VrfName, is_hosts};
 
 use super::{Changed, Contributor, Controller, Ledger, Settings, View, names};
 use crate::cluster::Change;
@@ -251,7 +251,7 @@ impl Build<'_> {
     /// Every port that has a number at an address.
     fn put(&mut self, at: &At, number: impl Fn(&ServicePort) -> Option<u16>) {
         let address = at.address;
-        if address.is_multicast() || address.is_unspecified() || address.is_loopback() {
+        if !is_hosts(address) {
             return;
         }
         for port in &self.ports {

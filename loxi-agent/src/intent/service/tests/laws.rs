@@ -104,7 +104,7 @@ proptest! {
             step_by_step.apply(event);
         }
         let mut at_once = Intent::new(settings());
-        let objects: Vec<Object> = step_by_step.cluster().objects().collect();
+        let objects: Vec<Object> = step_by_step.cluster().clone().into_objects().collect();
         for kind in Kind::ALL {
             at_once.apply(Event::All(*kind, objects.clone()));
         }

@@ -158,7 +158,6 @@ impl Host {
             on_link: on_link.collect(),
             gateways: uplink.gateways.clone(),
             pod_cidrs: node.pod_cidrs.clone(),
-            service_cidrs: options.service_cidrs.clone(),
             uplink: (PortName::new(&*link.name)?, mac(own_mac), Mtu::new(mtu)?),
             pod_mtu: Mtu::new(pod_mtu)?,
             macs: Macs {

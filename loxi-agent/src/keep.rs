@@ -3,11 +3,11 @@
 //! One file: a line that says what it is and the checksum of what follows, then JSON. It is written beside and renamed,
 //! so there is always a whole one. A file that is damaged or of a later version is not believed and not touched.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use loxi_linux::file::write_private;
 use sha2::{Digest, Sha256};
 
 use crate::cluster::Cluster;
@@ -66,16 +66,7 @@ pub fn save(path: &Path, cluster: &Cluster) -> Result<(), KeepError> {
     let failed = |source| KeepError::Io { path: path.to_owned(), source };
     let body = serde_json::to_string(cluster)
         .map_err(|error| KeepError::Damaged { path: path.to_owned(), problem: error.to_string() })?;
-    let beside = path.with_extension("new");
-    let write = || -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
-        writeln!(file, "{HEAD}{}", checksum(&body))?;
-        file.write_all(body.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    };
-    write().map_err(failed)
+    write_private(path, format!("{HEAD}{}\n{body}", checksum(&body)).as_bytes()).map_err(failed)
 }
 
 fn checksum(body: &str) -> String {
@@ -87,6 +78,7 @@ mod tests {
     use super::*;
     use crate::cluster::Event;
     use crate::cluster::model::{Name, Node, Selector};
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     fn cluster() -> Cluster {

@@ -6,7 +6,8 @@ mod fixture;
 use std::sync::Arc;
 
 use fixture::World;
-use loxi_agent::pods::{NodeError, PodError};
+use loxi_agent::engine::RequestError;
+use loxi_agent::pods::PodError;
 use loxi_cni_proto::{Failure, code};
 use serde_json::json;
 
@@ -54,8 +55,8 @@ async fn the_dataplane_may_fail() {
     let (pods, _) = world.start().await;
     let call = world.call("pod", json!({}));
     for (error, number) in [
-        (NodeError::NotYet("no daemon".into()), code::TRY_AGAIN),
-        (NodeError::Failed("refused".into()), code::GENERIC),
+        (RequestError::NotYet("no daemon".into()), code::TRY_AGAIN),
+        (RequestError::Refused("refused".into()), code::GENERIC),
     ] {
         world.node.fail("attached", error);
         let error = Failure::from(pods.add(&call).await.unwrap_err());
@@ -85,7 +86,7 @@ async fn an_address_is_not_free_while_the_dataplane_has_the_port() {
     let (pods, _) = world.start().await;
     let call = world.call("pod", json!({}));
     pods.add(&call).await.unwrap();
-    world.node.fail("detached", NodeError::NotYet("no daemon".into()));
+    world.node.fail("detached", RequestError::NotYet("no daemon".into()));
     let error = Failure::from(pods.del(&call).await.unwrap_err());
     assert_eq!(error.code, code::TRY_AGAIN);
     assert_eq!(world.leases(), ["pod 10.244.1.10"]);

@@ -8,7 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use fixture::World;
-use loxi_agent::pods::{NodeError, PodError};
+use loxi_agent::engine::RequestError;
+use loxi_agent::pods::PodError;
 use loxi_cni_proto::{Failure, code};
 use loxi_linux::Prefix;
 use loxi_linux::rtnetlink::Route;
@@ -88,7 +89,7 @@ async fn a_refused_port_leaves_nothing() {
     let Some(world) = World::real("a_refused_port_leaves_nothing") else { return };
     let pod = world.pod("a");
     let (pods, _) = world.start().await;
-    world.node.fail("attached", NodeError::Failed("refused".into()));
+    world.node.fail("attached", RequestError::Refused("refused".into()));
     pods.add(&world.call("a", json!({}))).await.unwrap_err();
     assert_eq!(link(&pod, "eth0"), None);
     world.assert_empty();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use fixture::World;
 use loxi_agent::cni::{CniError, Socket};
-use loxi_agent::pods::NodeError;
+use loxi_agent::engine::RequestError;
 use loxi_linux::sys::{RealSys, Sys};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -122,7 +122,7 @@ async fn the_agent_s_errors_come_through() {
     let (world, _) = World::fake();
     let agent = Agent::of(world).await;
     assert_eq!(agent.run("STATUS", "pod", "1.1.0", json!({})).await, Ok(None));
-    agent.world.node.fail("attached", NodeError::NotYet("the daemon is starting".into()));
+    agent.world.node.fail("attached", RequestError::NotYet("the daemon is starting".into()));
     let (code, printed) = agent.run("ADD", "pod", "1.0.0", json!({})).await.unwrap_err();
     assert_eq!((code, printed["cniVersion"].as_str()), (11, Some("1.0.0")));
     assert!(printed["msg"].as_str().unwrap().contains("the daemon is starting"), "{printed}");

@@ -98,6 +98,16 @@ impl Prefix {
         self.addr.is_ipv4() == addr.is_ipv4() && Self { addr, len: self.len }.network() == self.network()
     }
 
+    /// The address with this number in the network, its own address being 0; none: it is not in it.
+    #[must_use]
+    pub fn nth(self, number: u8) -> Option<IpAddr> {
+        let nth = match self.network().addr {
+            IpAddr::V4(base) => IpAddr::V4(u32::from(base).checked_add(number.into())?.into()),
+            IpAddr::V6(base) => IpAddr::V6(u128::from(base).checked_add(number.into())?.into()),
+        };
+        self.contains(nth).then_some(nth)
+    }
+
     /// Whether the family is IPv4.
     #[must_use]
     pub const fn is_ipv4(self) -> bool {
@@ -151,6 +161,17 @@ mod tests {
         assert_eq!(prefix.network().to_string(), "10.244.1.0/24");
         assert_eq!("fd00::1".parse::<Prefix>().unwrap().len, 128);
         assert!("10.0.0.0/33".parse::<Prefix>().is_err());
+    }
+
+    #[test]
+    fn addresses_are_numbered_within_their_network() {
+        let nth =
+            |prefix: &str, number| prefix.parse::<Prefix>().unwrap().nth(number).map(|addr| addr.to_string());
+        assert_eq!(nth("10.244.1.7/24", 10).as_deref(), Some("10.244.1.10"));
+        assert_eq!(nth("fd00:1::/64", 10).as_deref(), Some("fd00:1::a"));
+        for (outside, number) in [("10.0.0.0/29", 8), ("10.0.0.1/32", 1), ("255.255.255.255/32", 1)] {
+            assert_eq!(nth(outside, number), None, "{outside}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod addr;
 pub mod clock;
 mod ffi;
+pub mod file;
 pub mod gso;
 pub mod layout;
 pub mod netns;

@@ -16,11 +16,11 @@
 //! learned state is left out, since its ages mean nothing.
 
 use crate::Engine;
-use crate::run_dir::write_private;
 use loxi_core::change::{Applied, Transaction};
 use loxi_core::dataplane::{DataplaneError, LocalSnapshot};
 use loxi_core::net::PortName;
 use loxi_core::packet::State;
+use loxi_linux::file::write_private;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};

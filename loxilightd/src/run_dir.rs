@@ -11,6 +11,7 @@
 
 use loxi_channel::Endpoint;
 use loxi_channel::endpoint::EndpointError;
+use loxi_linux::file::write_private;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -122,21 +123,6 @@ impl RunDir {
         // Missing is as good as removed.
         let _ = std::fs::remove_file(self.ready_file());
     }
-}
-
-/// Replaces a file as a whole, readable by its owner alone.
-///
-/// # Errors
-/// If the folder can't be written; the old file stands then.
-pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(bytes)?;
-    // Before it takes the old one's place: a machine that loses power has one of both.
-    file.sync_all()?;
-    std::fs::rename(&new, path)
 }
 
 #[cfg(test)]

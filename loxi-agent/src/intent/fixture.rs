@@ -22,7 +22,6 @@ pub(crate) fn settings() -> Settings {
         on_link: vec!["172.18.0.0/24".parse().unwrap(), "fd00:172:18::/64".parse().unwrap()],
         gateways: vec!["172.18.0.254".parse().unwrap()],
         pod_cidrs: vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()],
-        service_cidrs: vec!["10.96.0.0/16".parse().unwrap(), "fd00:10:96::/112".parse().unwrap()],
         uplink: (PortName::new("eth0").unwrap(), MacAddr::new([2, 0, 0, 0, 0, 1]), Mtu::new(1500).unwrap()),
         pod_mtu: Mtu::new(1450).unwrap(),
         macs: Macs {

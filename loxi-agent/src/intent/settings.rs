@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use loxi_core::net::{
     BridgeName, InterfaceName, IpPrefix, MacAddr, Mtu, NetError, PortName, Vni, VrfName, ZoneName,
 };
-use loxi_linux::layout;
+use loxi_linux::{Prefix, layout};
 
 /// The tunnels between nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +73,6 @@ pub struct Settings {
     pub gateways: Vec<IpAddr>,
     /// Its pods' networks, one per family at most.
     pub pod_cidrs: Vec<IpPrefix>,
-    /// Where services have their cluster addresses.
-    pub service_cidrs: Vec<IpPrefix>,
     /// The uplink's port, Ethernet address and MTU.
     pub uplink: (PortName, MacAddr, Mtu),
     /// The pods' MTU.
@@ -113,9 +111,6 @@ impl Settings {
 
     fn of_pod_network(&self, v4: bool, number: u8) -> Option<IpAddr> {
         let prefix = self.pod_cidrs.iter().find(|prefix| prefix.is_ipv4() == v4)?;
-        Some(match prefix.addr() {
-            IpAddr::V4(address) => IpAddr::V4((u32::from(address) + u32::from(number)).into()),
-            IpAddr::V6(address) => IpAddr::V6((u128::from(address) + u128::from(number)).into()),
-        })
+        Prefix { addr: prefix.addr(), len: prefix.len() }.nth(number)
     }
 }

@@ -36,12 +36,7 @@ impl Range {
     pub fn new(subnet: Prefix, gateway: IpAddr) -> Result<Self, RangeError> {
         let error = |reason| RangeError { subnet, gateway, reason };
         let subnet = subnet.network();
-        let start = match subnet.addr {
-            IpAddr::V4(base) => u32::from(base).checked_add(FIRST.into()).map(|sum| IpAddr::V4(sum.into())),
-            IpAddr::V6(base) => u128::from(base).checked_add(FIRST.into()).map(|sum| IpAddr::V6(sum.into())),
-        };
-        let start = start.filter(|start| subnet.contains(*start));
-        let start = start.ok_or_else(|| error("it is too small for a tenth address"))?;
+        let start = subnet.nth(FIRST).ok_or_else(|| error("it is too small for a tenth address"))?;
         if !subnet.contains(gateway) {
             return Err(error("the gateway is not in it"));
         }

@@ -6,7 +6,8 @@ use loxi_cni_proto::{Failure, code};
 use loxi_linux::layout::LayoutError;
 use loxi_linux::sys::SysError;
 
-use super::{Key, KeyError, NodeError, StoreError};
+use super::{Key, KeyError, StoreError};
+use crate::engine::RequestError;
 use crate::ipam::{IpamError, RangeError};
 
 /// Why an operation on a pod's interface failed.
@@ -73,7 +74,7 @@ pub enum PodError {
     },
     /// About the dataplane.
     #[error("the dataplane: {0}")]
-    Node(#[from] NodeError),
+    Node(#[from] RequestError),
     /// About the interfaces' files.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -94,7 +95,7 @@ impl PodError {
             Self::Unsupported(_) => code::UNSUPPORTED_FIELD,
             Self::NoNetns(_) | Self::Unknown(_) => code::UNKNOWN_CONTAINER,
             Self::Exists { .. } => code::EXISTS,
-            Self::NoNetwork | Self::Node(NodeError::NotYet(_)) | Self::Ipam(IpamError::Timeout { .. }) => {
+            Self::NoNetwork | Self::Node(RequestError::NotYet(_)) | Self::Ipam(IpamError::Timeout { .. }) => {
                 code::TRY_AGAIN
             }
             Self::NotReady(_) => code::NOT_AVAILABLE,
@@ -105,7 +106,7 @@ impl PodError {
             Self::Range(_)
             | Self::Layout(_)
             | Self::Sys { .. }
-            | Self::Node(NodeError::Failed(_))
+            | Self::Node(RequestError::Refused(_))
             | Self::Stopped(_)
             | Self::Left(_) => code::GENERIC,
         }

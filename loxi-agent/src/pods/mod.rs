@@ -35,6 +35,7 @@ pub use invocation::{Invocation, NetworkConfig};
 pub use key::{Key, KeyError};
 pub use store::{Address, Broken, Complete, Entry, State, Store, StoreError};
 
+use crate::engine::RequestError;
 use crate::intent::Attachment;
 use crate::ipam::{HostLocal, Range, RangeError};
 
@@ -45,28 +46,17 @@ pub trait Node: Send + Sync + 'static {
     fn network(&self) -> Option<Arc<PodNetwork>>;
 
     /// When this returns, the dataplane has the interface's port and its policies are in force.
-    async fn attached(&self, attachment: Attachment) -> Result<(), NodeError>;
+    async fn attached(&self, attachment: Attachment) -> Result<(), RequestError>;
 
     /// When this returns, the dataplane has forgotten the port: its flows are gone and its addresses are free. A port that
     /// it doesn't have is no error.
-    async fn detached(&self, port: &PortName) -> Result<(), NodeError>;
+    async fn detached(&self, port: &PortName) -> Result<(), RequestError>;
 
     /// Whether an interface could be made now; if not, why.
     ///
     /// # Errors
     /// The reason.
     fn readiness(&self) -> Result<(), String>;
-}
-
-/// Why the dataplane hasn't got a port, or still has it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NodeError {
-    /// It may do later.
-    #[error("not yet: {0}")]
-    NotYet(String),
-    /// It won't do.
-    #[error("{0}")]
-    Failed(String),
 }
 
 /// Where this node's pods go.

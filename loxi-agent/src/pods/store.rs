@@ -1,14 +1,15 @@
 //! The interfaces of this node's pods on disk: a JSON file for each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{DirBuilder, File};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use loxi_core::net::PortName;
+use loxi_linux::file::write_private;
 use serde::{Deserialize, Serialize};
 
 use super::Key;
@@ -18,7 +19,7 @@ use crate::ipam::Tenant;
 /// The version of the files' form.
 const FORM: u32 = 1;
 const SUFFIX: &str = ".json";
-/// What a file is called while it is written. One that is left was never an interface's.
+/// What a file's name ends in while it is written ([`write_private`]). One that is left was never an interface's.
 const UNFINISHED: &str = ".new";
 /// What a file is called that can't be read.
 const ASIDE: &str = ".broken";
@@ -201,15 +202,9 @@ impl Store {
     /// A reader, also one after a crash, finds the old file or the new one.
     fn write(&self, key: &Key, entry: &Entry) -> Result<(), StoreError> {
         let path = self.path(key);
-        let unfinished = self.folder.join(format!("{}{UNFINISHED}", file_name(key)));
         let on_disk = OnDisk { version: FORM, key: key.clone(), entry: entry.clone() };
         let work = || {
-            let text = serde_json::to_string_pretty(&on_disk)?;
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&unfinished, &path)?;
+            write_private(&path, serde_json::to_string_pretty(&on_disk)?.as_bytes())?;
             sync(&self.folder)
         };
         at("write", &path, work())

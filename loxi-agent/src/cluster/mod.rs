@@ -7,6 +7,7 @@
 pub mod convert;
 pub mod model;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{EndpointSlice, Kind, Name, Namespace, NetworkPolicy, Node, Object, Pod, Reference, Service};
@@ -47,10 +48,18 @@ pub struct Cluster {
 }
 
 /// What every kind has.
-trait Kept: Sized {
+trait Kept: PartialEq + Into<Object> {
     const KIND: Kind;
+    fn name(&self) -> &Name;
     fn table(cluster: &mut Cluster) -> &mut BTreeMap<Name, Self>;
-    fn object(self) -> Object;
+}
+
+/// The service that a slice is of.
+fn of_service(object: &Object) -> Option<Name> {
+    match object {
+        Object::EndpointSlice(slice) => Some(slice.service()),
+        _ => None,
+    }
 }
 
 macro_rules! kept {
@@ -58,16 +67,22 @@ macro_rules! kept {
         $(impl Kept for $type {
             const KIND: Kind = Kind::$type;
             fn table(cluster: &mut Cluster) -> &mut BTreeMap<Name, Self> { &mut cluster.$table }
-            fn object(self) -> Object { Object::$type(self) }
+            fn name(&self) -> &Name { &self.name }
         })+
 
         impl Cluster {
             fn put(&mut self, object: Object) -> Option<Change> {
-                match object { $(Object::$type(object) => self.put_kept(object.name.clone(), object),)+ }
+                let new = of_service(&object);
+                let change = match object { $(Object::$type(object) => self.put_kept(object),)+ }?;
+                self.index(&change, new);
+                Some(change)
             }
 
             fn remove(&mut self, reference: &Reference) -> Option<Change> {
-                match reference.kind { $(Kind::$type => self.remove_kept::<$type>(&reference.name),)+ }
+                let old = match reference.kind { $(Kind::$type => self.$table.remove(&reference.name)?.into(),)+ };
+                let change = Change { reference: reference.clone(), old: Some(old) };
+                self.index(&change, None);
+                Some(change)
             }
 
             fn names(&self, kind: Kind) -> Vec<Name> {
@@ -75,8 +90,8 @@ macro_rules! kept {
             }
 
             /// Every object, kind by kind.
-            pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
-                std::iter::empty()$(.chain(self.$table.values().cloned().map(Object::$type)))+
+            pub fn into_objects(self) -> impl Iterator<Item = Object> {
+                std::iter::empty()$(.chain(self.$table.into_values().map(Object::$type)))+
             }
         }
     };
@@ -111,32 +126,32 @@ impl Cluster {
         }
     }
 
-    fn put_kept<T: Kept + PartialEq + Clone>(&mut self, name: Name, object: T) -> Option<Change> {
-        if T::table(self).get(&name) == Some(&object) {
-            return None;
-        }
-        let old = T::table(self).insert(name.clone(), object.clone()).map(T::object);
-        self.index(old.as_ref(), Some(&object.object()));
+    fn put_kept<T: Kept>(&mut self, object: T) -> Option<Change> {
+        let name = object.name().clone();
+        let old = match T::table(self).entry(name.clone()) {
+            Entry::Occupied(there) if *there.get() == object => return None,
+            Entry::Occupied(mut there) => Some(there.insert(object).into()),
+            Entry::Vacant(place) => {
+                place.insert(object);
+                None
+            }
+        };
         Some(Change { reference: Reference { kind: T::KIND, name }, old })
     }
 
-    fn remove_kept<T: Kept>(&mut self, name: &Name) -> Option<Change> {
-        let old = T::table(self).remove(name)?.object();
-        self.index(Some(&old), None);
-        Some(Change { reference: Reference { kind: T::KIND, name: name.clone() }, old: Some(old) })
-    }
-
-    fn index(&mut self, old: Option<&Object>, new: Option<&Object>) {
-        if let Some(Object::EndpointSlice(slice)) = old
-            && let Some(slices) = self.slices_of.get_mut(&slice.service())
+    /// Follows a change in the index: an object that was of a service, and one that is.
+    fn index(&mut self, change: &Change, new: Option<Name>) {
+        let slice = &change.reference.name;
+        if let Some(service) = change.old.as_ref().and_then(of_service)
+            && let Some(slices) = self.slices_of.get_mut(&service)
         {
-            slices.remove(&slice.name);
+            slices.remove(slice);
             if slices.is_empty() {
-                self.slices_of.remove(&slice.service());
+                self.slices_of.remove(&service);
             }
         }
-        if let Some(Object::EndpointSlice(slice)) = new {
-            self.slices_of.entry(slice.service()).or_default().insert(slice.name.clone());
+        if let Some(service) = new {
+            self.slices_of.entry(service).or_default().insert(slice.clone());
         }
     }
 
@@ -222,7 +237,7 @@ impl Cluster {
 
 impl From<Cluster> for Vec<Object> {
     fn from(cluster: Cluster) -> Self {
-        cluster.objects().collect()
+        cluster.into_objects().collect()
     }
 }
 

@@ -22,7 +22,7 @@ use loxi_core::net::PortName;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::cluster::model::{Kind, Node};
+use crate::cluster::model::Node;
 use crate::cluster::{Cluster, Event};
 use crate::intent::{Attachment, Intent, Settings};
 use crate::source::Update;
@@ -309,11 +309,9 @@ impl Engine {
         match tokio::task::spawn_blocking(move || prepare.prepare(&node)).await {
             Ok(Ok(settings)) => {
                 let mut intent = Intent::new(settings);
-                for kind in Kind::ALL {
-                    let objects = self.cluster.objects().filter(|object| object.kind() == *kind).collect();
-                    intent.apply(Event::All(*kind, objects));
+                for object in std::mem::take(&mut self.cluster).into_objects() {
+                    intent.apply(Event::Put(object));
                 }
-                self.cluster = Cluster::default();
                 for attachment in self.attachments.drain(..) {
                     intent.attach(attachment);
                 }

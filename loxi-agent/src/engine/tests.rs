@@ -9,7 +9,7 @@ use loxi_core::packet::{Counters, Timestamp};
 use loxi_reference::Reference;
 
 use super::*;
-use crate::cluster::model::{Name, Namespace, Object, Pod};
+use crate::cluster::model::{Kind, Name, Namespace, Object, Pod};
 use crate::intent::fixture::{attachment, settings, valid};
 
 /// The reference, which can be away, and counts.

@@ -25,9 +25,7 @@ pub enum Contributor {
     Attachment(PortName),
     /// A service.
     Service(Name),
-    /// A network policy: whom it isolates. Apart from its rules, so that without them it isolates still.
-    Isolation(Name),
-    /// A network policy: what it allows.
+    /// A network policy.
     Policy(Name),
     /// Pods that network policies name as peers: who they are.
     Peers(AddrSetName),
@@ -51,7 +49,6 @@ impl fmt::Display for Contributor {
             Self::Node(name) => write!(f, "Node {name}"),
             Self::Attachment(port) => write!(f, "port {port}"),
             Self::Service(name) => write!(f, "Service {name}"),
-            Self::Isolation(name) => write!(f, "isolation by NetworkPolicy {name}"),
             Self::Policy(name) => write!(f, "NetworkPolicy {name}"),
             Self::Peers(name) => write!(f, "peers {name}"),
             Self::Unknown(port) => write!(f, "port {port} of a pod that isn't known"),

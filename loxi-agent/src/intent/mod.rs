@@ -4,7 +4,7 @@
 //! are touched by one contribute ([`Ledger::contribute`]); so the work is as large as the change. All of it is pure:
 //! nothing here knows a dataplane, a kernel or an API server.
 //!
-//! The contract of a `Controller`: after any sequence of changes its contributions are those that one
+//! The contract of a `Controller`: after any sequence of changes, and settling, its contributions are those that one
 //! would have made that is told of the final cluster at once. Property tests hold each of them to it.
 
 #[cfg(test)]
@@ -125,6 +125,11 @@ pub enum Changed<'a> {
 trait Controller: std::fmt::Debug + Send {
     /// Says anew what is touched by a change.
     fn changed(&mut self, view: View<'_>, changed: Changed<'_>, ledger: &mut Ledger);
+
+    /// Says anew what many objects contribute together, once after any number of changes.
+    fn settle(&mut self, view: View<'_>, ledger: &mut Ledger) {
+        let _ = (view, ledger);
+    }
 }
 
 /// Everything derived, and what of it the dataplane hasn't got yet.
@@ -177,6 +182,10 @@ impl Intent {
 
     /// The entities, and which of them the dataplane hasn't got.
     pub fn ledger(&mut self) -> &mut Ledger {
+        let view = View { settings: &self.settings, cluster: &self.cluster, attachments: &self.attachments };
+        for controller in &mut self.controllers {
+            controller.settle(view, &mut self.ledger);
+        }
         &mut self.ledger
     }
 

@@ -25,13 +25,15 @@ use crate::cluster::model::{Kind, Name, Node, Object};
 
 /// The controller of nodes.
 #[derive(Debug)]
-pub(super) struct Nodes;
+pub(super) struct Nodes {
+    /// Whether a node has changed since the tunnels' ends were said.
+    changed: bool,
+}
 
 impl Nodes {
     pub(super) fn new(settings: &Settings, ledger: &mut Ledger) -> Self {
         ledger.contribute(&Contributor::Own, own::entities(settings));
-        ledger.contribute(&Contributor::Overlay, terminations(settings, []));
-        Self
+        Self { changed: false }
     }
 }
 
@@ -53,8 +55,14 @@ impl Controller for Nodes {
         for name in others.iter().chain([name]) {
             ledger.contribute(&Contributor::Node(name.clone()), way(view, name));
         }
-        let remotes = view.cluster.nodes().filter_map(|node| ends(view.settings, node));
-        ledger.contribute(&Contributor::Overlay, terminations(view.settings, remotes));
+        self.changed = true;
+    }
+
+    fn settle(&mut self, view: View<'_>, ledger: &mut Ledger) {
+        if std::mem::take(&mut self.changed) {
+            let remotes = view.cluster.nodes().filter_map(|node| ends(view.settings, node));
+            ledger.contribute(&Contributor::Overlay, terminations(view.settings, remotes));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use loxi_core::ir::{Entity, PolicyDirection};
+use loxi_core::ir::{Entity, PolicyDirection, PolicyIsolation};
 use loxi_core::net::PortName;
 
 use super::{Attachment, Changed, Contributor, Controller, Ledger, View};
@@ -38,6 +38,7 @@ pub(super) struct Policies {
 struct InForce {
     subjects: BTreeSet<PortName>,
     peers: BTreeSet<PeerKey>,
+    isolations: Vec<PolicyIsolation>,
     drafts: Vec<Draft>,
 }
 
@@ -208,15 +209,14 @@ impl Policies {
             let (before, now) = (count(&before.drafts, direction), count(&drafts, direction));
             moved.append(&mut self.priorities.resize(name, direction, before, now));
         }
-        let isolations = policy.map(|policy| rules::isolations(policy, &subjects)).unwrap_or_default();
-        ledger.contribute(&Contributor::Isolation(name.clone()), isolations.into_iter().map(Entity::from));
-        if policy.is_some() {
+        if let Some(policy) = policy {
+            let isolations = rules::isolations(policy, &subjects);
             let subjects = subjects.into_keys().collect();
-            self.in_force.insert(name.clone(), InForce { subjects, peers, drafts });
+            self.in_force.insert(name.clone(), InForce { subjects, peers, isolations, drafts });
         }
         moved.insert(name.clone());
         for name in moved {
-            let entities = self.allowed(&name);
+            let entities = self.entities(&name);
             ledger.contribute(&Contributor::Policy(name), entities);
         }
     }
@@ -232,10 +232,10 @@ impl Policies {
         selected.collect()
     }
 
-    /// What a policy allows, with the priorities as they are.
-    fn allowed(&self, name: &Name) -> Vec<Entity> {
+    /// What a policy isolates and allows, with the priorities as they are.
+    fn entities(&self, name: &Name) -> Vec<Entity> {
         let Some(policy) = self.in_force.get(name) else { return Vec::new() };
-        let mut entities = Vec::new();
+        let mut entities: Vec<Entity> = policy.isolations.iter().cloned().map(Entity::from).collect();
         for direction in [PolicyDirection::Egress, PolicyDirection::Ingress] {
             let drafts = policy.drafts.iter().filter(|draft| draft.direction == direction);
             for (number, draft) in (0_u32..).zip(drafts) {

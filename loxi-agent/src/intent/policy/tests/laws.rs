@@ -121,7 +121,7 @@ proptest! {
                 }
             }
         }
-        let objects: Vec<Object> = intent.cluster().objects().collect();
+        let objects: Vec<Object> = intent.cluster().clone().into_objects().collect();
         let mut at_once = [Alone::default(), Alone::crowded()];
         for at_once in &mut at_once {
             for kind in Kind::ALL.iter().rev() {

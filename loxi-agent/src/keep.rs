@@ -8,9 +8,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use loxi_linux::file::write_private;
-use sha2::{Digest, Sha256};
 
 use crate::cluster::Cluster;
+use crate::digest::sha256;
 
 /// What the first line begins with.
 const HEAD: &str = "loxi-agent cluster 1 ";
@@ -52,7 +52,7 @@ pub fn load(path: &Path) -> Result<Option<Cluster>, KeepError> {
     }
     let (head, body) = text.split_once('\n').ok_or_else(|| damaged("not a whole line"))?;
     let sum = head.strip_prefix(HEAD).ok_or_else(|| damaged("not a cluster of version 1"))?;
-    if sum != checksum(body) {
+    if sum != sha256(body) {
         return Err(damaged("the checksum is another one"));
     }
     serde_json::from_str(body).map(Some).map_err(|error| damaged(&error.to_string()))
@@ -66,11 +66,7 @@ pub fn save(path: &Path, cluster: &Cluster) -> Result<(), KeepError> {
     let failed = |source| KeepError::Io { path: path.to_owned(), source };
     let body = serde_json::to_string(cluster)
         .map_err(|error| KeepError::Damaged { path: path.to_owned(), problem: error.to_string() })?;
-    write_private(path, format!("{HEAD}{}\n{body}", checksum(&body)).as_bytes()).map_err(failed)
-}
-
-fn checksum(body: &str) -> String {
-    Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    write_private(path, format!("{HEAD}{}\n{body}", sha256(&body)).as_bytes()).map_err(failed)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod cni;
+mod digest;
 pub mod engine;
 pub mod host;
 pub mod http;

@@ -12,6 +12,7 @@ use loxi_core::net::{AddrSetName, IpPrefix};
 
 use crate::cluster::Cluster;
 use crate::cluster::model::{Expression, Labels, Name, Namespace, Operator, Pod, Protocol, Selector};
+use crate::digest::sha256;
 
 /// Which pods.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,13 +61,6 @@ impl fmt::Display for PeerKey {
     }
 }
 
-/// FNV-1a of 128 bits: whoever writes a policy chooses what is hashed, and must not meet another one's set.
-fn hash(text: &str) -> u128 {
-    text.bytes().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, byte| {
-        (hash ^ u128::from(byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b)
-    })
-}
-
 impl PeerKey {
     /// All pods of the cluster that have a port of this name.
     pub(super) fn everybody(namespace: &str) -> Self {
@@ -89,7 +83,8 @@ impl PeerKey {
         let (pods, all) = (Text(&self.pods).to_string(), format!("{self} {number:?}"));
         let legal = |c: &char| c.is_ascii_alphanumeric() || "._-/".contains(*c);
         let shown: String = format!("{}/{pods}", self.namespace).chars().filter(legal).take(SHOWN).collect();
-        AddrSetName::new(format!("peers:{shown}@{:032x}", hash(&all))).ok()
+        // Whoever writes a policy chooses what is hashed, and must not meet another one's set.
+        AddrSetName::new(format!("peers:{shown}@{:.32}", sha256(&all))).ok()
     }
 
     /// Whether pods of a namespace are meant, if it has these labels.

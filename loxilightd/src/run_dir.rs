@@ -15,7 +15,7 @@ use loxi_linux::file::write_private;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Why an instance can't be held.
 #[derive(Debug, thiserror::Error)]

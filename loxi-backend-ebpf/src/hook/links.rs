@@ -45,10 +45,29 @@ pub(crate) struct Bound<'a> {
     pub(crate) without: Without,
 }
 
+/// A link.
+#[derive(Debug)]
+struct Kept {
+    link: Link,
+    /// Whether it is kept without its process.
+    outlives: bool,
+}
+
+impl Drop for Kept {
+    /// The kernel lets go with the last descriptor, of which a child that has not yet executed its program has a copy.
+    fn drop(&mut self) {
+        if !self.outlives
+            && let Err(error) = self.link.detach()
+        {
+            tracing::debug!(%error, "a link ends with its descriptor");
+        }
+    }
+}
+
 /// What is bound.
 #[derive(Debug)]
 enum Held {
-    Link(Link),
+    Link(Kept),
     /// At TC of a kernel that has no links there.
     Filter(Filter),
 }
@@ -56,7 +75,7 @@ enum Held {
 impl Held {
     fn update(&self, stub: &Program) -> io::Result<()> {
         match self {
-            Self::Link(link) => link.update(stub),
+            Self::Link(kept) => kept.link.update(stub),
             Self::Filter(filter) => filter.update(stub),
         }
     }
@@ -64,14 +83,14 @@ impl Held {
     /// Its device's index; 0: the device is gone.
     fn device(&self) -> io::Result<u32> {
         match self {
-            Self::Link(link) => link.device(),
+            Self::Link(kept) => kept.link.device(),
             Self::Filter(filter) => filter.device(),
         }
     }
 
     fn detach(&mut self) -> io::Result<()> {
         match self {
-            Self::Link(link) => link.detach(),
+            Self::Link(kept) => kept.link.detach(),
             Self::Filter(filter) => filter.detach(),
         }
     }
@@ -183,7 +202,7 @@ impl Hooks {
                     let path = place.link(&file_name(name, stub.at));
                     pin(link.fd(), &path).map_err(bind_error("keep what is bound to", device))?;
                 }
-                Held::Link(link)
+                Held::Link(Kept { link, outlives: place.outlives() })
             }
         };
         self.held.insert(key, held);
@@ -194,7 +213,7 @@ impl Hooks {
     fn kept(&mut self, place: &Place, key: &(String, At)) -> io::Result<Option<&mut Held>> {
         let path = place.link(&file_name(&key.0, key.1));
         if place.outlives() && !self.held.contains_key(key) && path.exists() {
-            self.held.insert(key.clone(), Held::Link(Link::new(get_pinned(&path)?)));
+            self.held.insert(key.clone(), Held::Link(Kept { link: Link::new(get_pinned(&path)?), outlives: true }));
         }
         if key.1 == At::Tc
             && let Some(filter) = self.found.remove(&key.0)

@@ -13,6 +13,7 @@ pub mod http;
 pub mod intent;
 pub mod ipam;
 pub mod keep;
+pub mod node;
 pub mod options;
 pub mod pods;
 pub mod reach;

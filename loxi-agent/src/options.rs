@@ -30,6 +30,19 @@ pub struct Options {
     #[arg(long, value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
 
+    /// Folder of what the agent remembers across reboots [default: /var/lib/loxi/INSTANCE].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Folder of the plugin host-local, which gives pods their addresses.
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    pub cni_bin_dir: PathBuf,
+
+    /// Folder in which container runtimes look for network configurations. The agent's is put there once it can serve;
+    /// without this option none is.
+    #[arg(long, value_name = "DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
+
     /// Networks of all pods of the cluster.
     #[arg(long, value_name = "CIDR", value_delimiter = ',', default_value = "10.244.0.0/16")]
     pub cluster_cidr: Vec<IpPrefix>,
@@ -76,6 +89,18 @@ impl Options {
     #[must_use]
     pub fn daemon(&self) -> PathBuf {
         self.daemon.clone().unwrap_or_else(|| PathBuf::from("/run/loxi").join(&self.instance))
+    }
+
+    /// Where the plugin asks.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir().join("cni.sock")
+    }
+
+    /// The folder of what the agent remembers across reboots.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/loxi").join(&self.instance))
     }
 
     /// The folder of the agent's own files.

@@ -22,7 +22,7 @@ pub use generated::{
 };
 
 /// Where the agent listens if nothing else is said.
-pub const SOCKET: &str = "/run/loxi/agent/cni.sock";
+pub const SOCKET: &str = "/run/loxi/default/agent/cni.sock";
 
 impl Failure {
     /// An error with its number, without details.

@@ -3,6 +3,8 @@
 //! Only the socket's owner can connect: its mode is 0600 before it has its name. An operation that has begun is
 //! finished, also when the plugin is killed meanwhile: so an ADD is either answered or undone.
 
+pub mod conflist;
+
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::PermissionsExt;

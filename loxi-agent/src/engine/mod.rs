@@ -265,18 +265,17 @@ impl Engine {
                 self.waiting.push((*attachment, answer, until));
             }
             Request::Detach(port, answer) => {
+                // Flows end with the port, before its addresses are anybody else's. Also one that isn't known here may be
+                // there, of an agent before this one.
+                if let Err(error) = self.applier.detach(&port).await {
+                    let _ = answer.send(Err(error));
+                    return;
+                }
                 let Some(intent) = &mut self.intent else {
                     self.attachments.retain(|attachment| attachment.port != port);
                     let _ = answer.send(Ok(()));
                     return;
                 };
-                // Flows end with the port, before its addresses are anybody else's.
-                if intent.attachments().get(&port).is_some()
-                    && let Err(error) = self.applier.detach(&port).await
-                {
-                    let _ = answer.send(Err(error));
-                    return;
-                }
                 intent.detach(&port);
                 self.answers.push((answer, Asked::Detached));
             }

@@ -119,7 +119,12 @@ impl Pods {
         let addresses: Vec<Address> = given
             .iter()
             .zip(&ranges)
-            .map(|(have, range)| Address { address: have.addr, len: have.len, gateway: range.gateway() })
+            .map(|(have, range)| Address {
+                address: have.addr,
+                // A pod has no neighbours: all that it sends goes to the switch, which decides what becomes of it.
+                len: Prefix::host(have.addr).len,
+                gateway: range.gateway(),
+            })
             .collect();
 
         let pod = PodSpec {
@@ -183,13 +188,15 @@ impl From<Added> for Attached {
             gateway: each.gateway.to_string(),
             interface: 1,
         };
-        let route = |each: &Address| Route {
-            dst: Prefix::any(each.gateway).to_string(),
-            gw: each.gateway.to_string(),
+        let routes = |each: &Address| {
+            let on_link = Route { dst: Prefix::host(each.gateway).to_string(), gw: String::new() };
+            let default =
+                Route { dst: Prefix::any(each.gateway).to_string(), gw: each.gateway.to_string() };
+            [on_link, default]
         };
         Self {
             ips: addresses.iter().map(ip).collect(),
-            routes: addresses.iter().map(route).collect(),
+            routes: addresses.iter().flat_map(routes).collect(),
             interfaces: vec![port, pod],
             dns: Some(dns),
         }

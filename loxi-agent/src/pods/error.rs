@@ -81,7 +81,7 @@ pub enum PodError {
     /// The agent is stopping, or its code broke.
     #[error("the work was ended: {0}")]
     Stopped(String),
-    /// Several of them, of garbage collection: it goes on after each.
+    /// Several of them, of garbage collection or a start: these go on after each.
     #[error("{} of the interfaces and addresses to be taken away are still there", .0.len())]
     Left(Vec<(String, PodError)>),
 }

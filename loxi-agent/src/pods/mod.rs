@@ -20,7 +20,6 @@ mod remove;
 mod store;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -89,8 +88,6 @@ impl PodNetwork {
 /// What the operations need to know before there is a network.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The folder of the interfaces' files.
-    pub folder: PathBuf,
     /// The node's layout, as far as it says where the dataplane's namespace is and how the instance is called.
     pub layout: LayoutSpec,
     /// Where addresses come from.
@@ -116,58 +113,34 @@ impl std::fmt::Debug for Pods {
     }
 }
 
-/// What a start has found.
-#[derive(Debug)]
-pub struct Recovered {
-    /// The interfaces that are complete: the dataplane is to be told of them.
-    pub attachments: Vec<Attachment>,
-    /// Interfaces that were half made and couldn't be taken away. The next operation on each tries again, and GC.
-    pub left: Vec<(Key, PodError)>,
-}
-
 impl Pods {
-    /// The interfaces of which there are files, and the files that couldn't be read. Nothing is changed but that these are set
-    /// aside.
-    ///
-    /// # Errors
-    /// If the folder can't be made or read.
-    pub fn open(
-        settings: Settings,
-        node: Arc<dyn Node>,
-        sys: Arc<dyn Sys>,
-    ) -> Result<(Self, Vec<Broken>), StoreError> {
-        let (store, broken) = Store::open(settings.folder)?;
-        for file in &broken {
-            tracing::error!(file = %file.path.display(), reason = file.reason, "set an attachment's file aside");
-        }
-        let pods = Self {
+    /// The interfaces of a store.
+    #[must_use]
+    pub fn new(settings: Settings, store: Store, node: Arc<dyn Node>, sys: Arc<dyn Sys>) -> Self {
+        Self {
             layout: Layout::existing(settings.layout),
             ipam: settings.ipam,
             store: Arc::new(store),
             locks: locks::Locks::default(),
             node,
             sys,
-        };
-        Ok((pods, broken))
+        }
     }
 
-    /// Takes away what an interrupted operation has left half made or half gone, and says what there is.
-    pub async fn recover(&self) -> Recovered {
-        let mut recovered = Recovered { attachments: Vec::new(), left: Vec::new() };
+    /// Takes away what an interrupted operation has left half made or half gone.
+    ///
+    /// # Errors
+    /// What couldn't be taken away. The next operation on each tries again, and so do GC and another call.
+    pub async fn recover(&self) -> Result<(), PodError> {
+        let mut left = Vec::new();
         for key in self.store.keys() {
             let _lock = self.locks.lock(&key).await;
-            let Some(entry) = self.store.get(&key) else { continue };
-            match entry.state {
-                State::Complete(complete) => recovered.attachments.push(complete.attachment),
-                State::Pending => {
-                    if let Err(error) = self.remove(&key, &entry).await {
-                        tracing::error!(%key, %error, "a half-made interface can't be taken away");
-                        recovered.left.push((key, error));
-                    }
-                }
+            let Some(entry) = self.store.get(&key).filter(|entry| entry.state == State::Pending) else { continue };
+            if let Err(error) = self.remove(&key, &entry).await {
+                left.push((key.to_string(), error));
             }
         }
-        recovered
+        if left.is_empty() { Ok(()) } else { Err(PodError::Left(left)) }
     }
 
     /// Whether an interface could be made now.

@@ -140,6 +140,16 @@ impl Store {
         self.lock().keys().cloned().collect()
     }
 
+    /// The interfaces that are complete.
+    #[must_use]
+    pub fn attachments(&self) -> Vec<Attachment> {
+        let complete = |entry: &Entry| match &entry.state {
+            State::Complete(complete) => Some(complete.attachment.clone()),
+            State::Pending => None,
+        };
+        self.lock().values().filter_map(complete).collect()
+    }
+
     /// What is known of an interface.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<Entry> {

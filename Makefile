@@ -21,7 +21,7 @@ help: ## show this
 
 run: ## the two-node lab, until Ctrl-C (ONCE=1: run its table and exit; HOOKS=xdp|both; BACKEND=reference; LAB_ARGS=...)
 	@scripts/preflight run
-	cargo build --release --bin lab --bin loxilightd --bin llcli
+	cargo build --release --bin lab --bin loxilightd --bin loxi-agent --bin loxi-cni --bin llcli
 	$(SUDO) $(LAB) run --backend $(BACKEND) --hooks $(HOOKS) $(if $(ONCE),--once) $(LAB_ARGS)
 
 test: ## everything that CI holds the tree to
@@ -39,7 +39,7 @@ bench: ## throughput of each backend on this machine
 
 bench-lab: ## TCP between pods on the lab, in turns with plain Linux (LAB_ARGS='-o json')
 	@scripts/preflight run
-	cargo build --release --bin lab --bin loxilightd
+	cargo build --release --bin lab --bin loxilightd --bin loxi-agent --bin loxi-cni
 	$(SUDO) $(LAB) bench --backend $(BACKEND) $(LAB_ARGS)
 
 clean-lab: ## remove what a killed lab left behind, by its labels only

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::daemon::{pipeline_file, run_dir};
+use crate::daemon::run_dir;
 use crate::plan::{self, Family, SERVICE_PORT, Spot};
+use crate::program::log_file;
 use crate::services::{BOTH, FIRST};
 use crate::session::Session;
-use crate::world::netns_file;
+use crate::world::{CLUSTER, folder, netns_file};
 
 /// Commands for a session, one per line under headings.
 #[must_use]
@@ -20,6 +21,7 @@ pub fn invitation(session: &Session, llcli: &Path) -> String {
     let remote = plan::pod(2, 1, Family::V4);
     let remote_v6 = plan::pod(2, 1, Family::V6);
     let vip = BOTH.address(Family::V4);
+    let cluster = folder(plan).join(CLUSTER);
     let mut text = String::new();
     let mut heading = |title: &str, lines: &[String]| {
         let _ = writeln!(text, "\n  {title}");
@@ -48,11 +50,11 @@ pub fn invitation(session: &Session, llcli: &Path) -> String {
         ],
     );
     heading(
-        "change it, and see what would change first",
+        "change the cluster: both agents follow its manifests",
         &[
-            format!("cp {} /tmp/n1.yaml   # edit it", pipeline_file(plan, 1).display()),
-            format!("{llcli} diff --owner file -f /tmp/n1.yaml"),
-            format!("{llcli} apply --owner file -f /tmp/n1.yaml"),
+            format!("ls {}", cluster.display()),
+            format!("rm {}   # n1-pod3 accepts everybody", cluster.join("policies.yaml").display()),
+            format!("tail -f {}", log_file(plan, 1, "loxi-agent").display()),
         ],
     );
     heading(

@@ -14,7 +14,7 @@ use lab::invitation::invitation;
 use lab::plan::Plan;
 use lab::report::{Report, Table, Totals, Versions};
 use lab::rows::{self, Row};
-use lab::session::{Mode, Session, Setup};
+use lab::session::{Mode, Programs, Session, Setup};
 use lab::world;
 
 use options::{Command, Options, Run};
@@ -73,7 +73,7 @@ async fn measure(options: &options::Bench) -> anyhow::Result<ExitCode> {
         plan: Plan::new(&options.instance)?,
         backend: options.backend.into(),
         hooks: Hooks::Tc,
-        loxilightd: program(options.bin_dir.as_deref(), "loxilightd")?,
+        programs: programs(options.bin_dir.as_deref(), &options.cni_bin_dir)?,
     };
     let effort = bench::Effort { each: Duration::from_millis(options.each), rounds: options.rounds };
     let measured = async {
@@ -126,11 +126,11 @@ async fn execute(run: &Run, table: &mut Table) -> anyhow::Result<(Session, bool)
         plan: Plan::new(&run.instance)?,
         backend: run.backend.into(),
         hooks: run.hooks.into(),
-        loxilightd: program(run.bin_dir.as_deref(), "loxilightd")?,
+        programs: programs(run.bin_dir.as_deref(), &run.cni_bin_dir)?,
     };
     let rows: Vec<Row> = rows::table().into_iter().filter(|row| row.is_meant(&run.only)).collect();
     ensure!(!rows.is_empty(), "no row is meant by {:?}", run.only);
-    table.status("two nodes, three pods each: namespaces, servers, daemons …");
+    table.status("two nodes, three pods each: namespaces, agents, daemons, pods, servers …");
     let session = Session::start(&setup).await?;
     let report = examine(&session, &setup, &rows, run, table).await?;
     let path = &run.json;
@@ -179,6 +179,22 @@ async fn examine(
         totals,
         checks,
         rows: results,
+    })
+}
+
+/// The nodes' programs.
+fn programs(folder: Option<&Path>, host_local: &Path) -> anyhow::Result<Programs> {
+    let there = host_local.join("host-local").exists();
+    ensure!(
+        there,
+        "{} has no host-local: apt-get install containernetworking-plugins, or --cni-bin-dir",
+        host_local.display()
+    );
+    Ok(Programs {
+        loxilightd: program(folder, "loxilightd")?,
+        loxi_agent: program(folder, "loxi-agent")?,
+        loxi_cni: program(folder, "loxi-cni")?,
+        host_local: host_local.to_owned(),
     })
 }
 

@@ -52,9 +52,13 @@ pub(crate) struct Run {
     #[arg(long, value_name = "WORDS", default_value = "", hide_default_value = true)]
     pub(crate) only: String,
 
-    /// Where loxilightd and llcli are [default: beside this program].
+    /// Where loxilightd, loxi-agent, loxi-cni and llcli are [default: beside this program].
     #[arg(long, value_name = "DIR")]
     pub(crate) bin_dir: Option<PathBuf>,
+
+    /// Where the CNI plugin host-local is, which gives pods their addresses.
+    #[arg(long, value_name = "DIR", default_value = "/usr/lib/cni")]
+    pub(crate) cni_bin_dir: PathBuf,
 
     /// Turns the exit code round: 0 only if every row failed.
     #[arg(long)]
@@ -83,9 +87,13 @@ pub(crate) struct Bench {
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,
 
-    /// Where loxilightd is [default: beside this program].
+    /// Where loxilightd, loxi-agent and loxi-cni are [default: beside this program].
     #[arg(long, value_name = "DIR")]
     pub(crate) bin_dir: Option<PathBuf>,
+
+    /// Where the CNI plugin host-local is, which gives pods their addresses.
+    #[arg(long, value_name = "DIR", default_value = "/usr/lib/cni")]
+    pub(crate) cni_bin_dir: PathBuf,
 }
 
 /// How figures are written.

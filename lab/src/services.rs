@@ -15,16 +15,22 @@ pub struct Service {
     pub number: u8,
     /// The endpoints: node and pod.
     pub endpoints: &'static [(u8, u8)],
+    /// The port of every node that leads to it, over TCP and UDP.
+    pub node_port: Option<u16>,
 }
 
+/// The node port of [`SECOND`].
+pub const NODE_PORT: u16 = 30080;
+
 /// One endpoint on the first node.
-pub const FIRST: Service = Service { name: "first", number: 1, endpoints: &[(1, 2)] };
+pub const FIRST: Service = Service { name: "first", number: 1, endpoints: &[(1, 2)], node_port: None };
 /// One endpoint on the second node.
-pub const SECOND: Service = Service { name: "second", number: 2, endpoints: &[(2, 2)] };
+pub const SECOND: Service =
+    Service { name: "second", number: 2, endpoints: &[(2, 2)], node_port: Some(NODE_PORT) };
 /// An endpoint on each node.
-pub const BOTH: Service = Service { name: "both", number: 3, endpoints: &[(1, 2), (2, 2)] };
+pub const BOTH: Service = Service { name: "both", number: 3, endpoints: &[(1, 2), (2, 2)], node_port: None };
 /// No endpoint.
-pub const NOBODY: Service = Service { name: "nobody", number: 4, endpoints: &[] };
+pub const NOBODY: Service = Service { name: "nobody", number: 4, endpoints: &[], node_port: None };
 
 /// All of them.
 pub const SERVICES: [Service; 4] = [FIRST, SECOND, BOTH, NOBODY];

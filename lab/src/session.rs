@@ -1,4 +1,4 @@
-//! A session: a world with daemons and servers in it, and the table run on them.
+//! A session: a world with agents, daemons, attached pods and servers in it, and the table run on them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 
+use crate::agent::Agent;
+use crate::attach::{AttachError, Runtime};
 use crate::daemon::{Backend, Daemon, DaemonError, Hooks};
-use crate::plan::{Family, NODES, Plan, Spot};
+use crate::manifests;
+use crate::plan::{Family, NODES, PODS, Plan, Spot};
+use crate::program::ProgramError;
 use crate::proof::books::{Books, BooksError, Page, missing};
 use crate::proof::bystander;
 use crate::report::{Check, RowResult};
@@ -32,9 +36,15 @@ pub enum SessionError {
     /// The servers.
     #[error(transparent)]
     Answer(#[from] AnswerError),
+    /// The agents.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
     /// The daemons.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// The pods' interfaces.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// The counters.
     #[error(transparent)]
     Books(#[from] BooksError),
@@ -43,7 +53,20 @@ pub enum SessionError {
     Thread(#[from] JoinError),
 }
 
-/// What runs, and where its programs are.
+/// The files of a node's programs.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The daemon.
+    pub loxilightd: PathBuf,
+    /// The agent.
+    pub loxi_agent: PathBuf,
+    /// The CNI plugin.
+    pub loxi_cni: PathBuf,
+    /// The folder of the plugin host-local, which is not ours.
+    pub host_local: PathBuf,
+}
+
+/// What runs.
 #[derive(Debug, Clone)]
 pub struct Setup {
     /// Names and addresses.
@@ -52,13 +75,15 @@ pub struct Setup {
     pub backend: Backend,
     /// Where its programs are.
     pub hooks: Hooks,
-    /// The daemon's program.
-    pub loxilightd: PathBuf,
+    /// The nodes' programs.
+    pub programs: Programs,
 }
 
-/// A running lab. It goes with this value: first the daemons, the namespaces last.
+/// A running lab. It goes with this value: first the agents, then the daemons, the namespaces last.
 #[derive(Debug)]
 pub struct Session {
+    setup: Setup,
+    agents: Vec<Agent>,
     daemons: Vec<Daemon>,
     _servers: Servers,
     world: World,
@@ -89,22 +114,28 @@ impl Session {
     /// If something can't be made or started; then nothing is left.
     pub async fn start(setup: &Setup) -> Result<Self, SessionError> {
         let plan = setup.plan.clone();
-        let by_xdp = setup.hooks.by_xdp(setup.backend);
-        // Programs at XDP take frames as they are on a wire.
-        let offloads = setup.backend == Backend::Ebpf && !by_xdp;
         let make = move || {
-            let world = World::create_for(&plan, offloads)?;
+            let world = World::create(&plan)?;
+            for (name, text) in manifests::files() {
+                world.write_manifest(name, &text)?;
+            }
+            Ok::<_, WorldError>(world)
+        };
+        let mut world = tokio::task::spawn_blocking(make).await??;
+        let (first, second) =
+            tokio::join!(start_node(&world, NODES[0], setup), start_node(&world, NODES[1], setup));
+        let (agents, daemons) = [first?, second?].into_iter().unzip();
+        let by_xdp = setup.hooks.by_xdp(setup.backend);
+        let adopt = move || {
+            world.adopt()?;
             if by_xdp {
                 world.merge_segments()?;
             }
             Ok::<_, WorldError>(world)
         };
-        let world = tokio::task::spawn_blocking(make).await??;
+        let world = tokio::task::spawn_blocking(adopt).await??;
         let servers = Servers::start(&world)?;
-        let start = |node| Daemon::start(&world, node, &setup.loxilightd, setup.backend, setup.hooks);
-        let (first, second) = tokio::join!(start(NODES[0]), start(NODES[1]));
-        let daemons = vec![first?, second?];
-        Ok(Self { daemons, _servers: servers, world })
+        Ok(Self { setup: setup.clone(), agents, daemons, _servers: servers, world })
     }
 
     /// Its namespaces.
@@ -119,12 +150,44 @@ impl Session {
         &self.daemons
     }
 
+    /// Its agents.
+    #[must_use]
+    pub fn agents(&self) -> &[Agent] {
+        &self.agents
+    }
+
+    /// Kills a node's daemon.
+    ///
+    /// # Errors
+    /// If it is not there, or the system refuses.
+    pub fn kill_daemon(&mut self, node: u8) -> std::io::Result<()> {
+        let index = self.daemons.iter().position(|daemon| daemon.node() == node);
+        self.daemons.remove(index.ok_or(std::io::ErrorKind::NotFound)?).kill()
+    }
+
+    /// Starts a node's daemon again.
+    ///
+    /// # Errors
+    /// If it does not serve.
+    pub async fn start_daemon(&mut self, node: u8) -> Result<(), DaemonError> {
+        let Setup { backend, hooks, programs, .. } = &self.setup;
+        self.daemons.push(Daemon::start(&self.world, node, &programs.loxilightd, *backend, *hooks).await?);
+        self.daemons.sort_by_key(Daemon::node);
+        Ok(())
+    }
+
+    /// A node's daemon, if it runs.
+    #[must_use]
+    pub fn daemon(&self, node: u8) -> Option<&Daemon> {
+        self.daemons.iter().find(|daemon| daemon.node() == node)
+    }
+
     /// Ends it all and says what could not be removed, which dropping only prints.
     ///
     /// # Errors
     /// If something is left.
     pub fn end(self) -> Result<(), WorldError> {
-        drop((self.daemons, self._servers));
+        drop((self.agents, self.daemons, self._servers));
         self.world.remove()
     }
 
@@ -243,6 +306,20 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Starts what a node is made by, and attaches its pods.
+async fn start_node(world: &World, node: u8, setup: &Setup) -> Result<(Agent, Daemon), SessionError> {
+    let Setup { backend, hooks, programs, .. } = setup;
+    // Programs at XDP take frames as they are on a wire.
+    let offloads = *backend == Backend::Ebpf && !hooks.by_xdp(*backend);
+    let mut agent = Agent::start(world, node, &programs.loxi_agent, &programs.host_local, offloads)?;
+    let daemon = Daemon::start(world, node, &programs.loxilightd, *backend, *hooks).await?;
+    agent.ready().await?;
+    let (plugin, host_local) = (&*programs.loxi_cni, &*programs.host_local);
+    let runtime = Runtime { world, node, plugin, host_local };
+    tokio::task::block_in_place(|| PODS.into_iter().try_for_each(|pod| runtime.add(pod)))?;
+    Ok((agent, daemon))
 }
 
 async fn timed(row: Row, spots: Spots) -> Result<(Outcome, Duration), JoinError> {

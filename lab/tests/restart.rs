@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use fixture::{plan, privileged, programs, state};
-use lab::daemon::{Backend, Daemon, Hooks};
+use fixture::{plan, privileged, setup, state};
+use lab::daemon::Backend;
 use lab::plan::{self as lab_plan, Family, SERVER_PORT, SERVICE_PORT, Spot};
-use lab::traffic::answer::Servers;
+use lab::session::Session;
 use lab::traffic::ask;
 use lab::traffic::bulk::{Crc, Pattern};
 use lab::world::World;
@@ -132,20 +132,13 @@ async fn a_killed_daemon_is_not_missed() {
     }
     let plan = plan("kill");
     let before = state(&plan);
-    let loxilightd = programs().with_file_name("loxilightd");
-    let world = {
-        let plan = plan.clone();
-        tokio::task::spawn_blocking(move || World::create(&plan)).await.unwrap().unwrap()
-    };
-    let servers = Servers::start(&world).unwrap();
-    let start = |node| Daemon::start(&world, node, &loxilightd, Backend::Ebpf, Hooks::Tc);
-    let second = start(2).await.unwrap();
-    let mut first = Some(start(1).await.unwrap());
-    let client = world.spot(Spot::Pod(1, 1)).unwrap();
+    let mut session = Session::start(&setup(&plan, Backend::Ebpf)).await.unwrap();
+    let spots = session.world().spots();
+    let client = &spots[&Spot::Pod(1, 1)];
     let server = |node, pod| SocketAddr::new(lab_plan::pod(node, pod, Family::V4), SERVER_PORT);
     let vip = SocketAddr::new(moving(), SERVICE_PORT);
     let owner = Owner::new("test").unwrap();
-    let tables = tables_of(&world, 1);
+    let tables = tables_of(session.world(), 1);
     assert!(tables.len() > 40, "{tables:?}");
 
     // What has never been heard of is asked for by the daemon: the nodes know each other from here on.
@@ -177,19 +170,19 @@ async fn a_killed_daemon_is_not_missed() {
                         Duration::from_micros(200 + turn as u64 * 700 + u64::from(std::process::id()) % 300);
                     let applied = tokio::time::timeout(
                         after,
-                        first.as_ref().unwrap().dataplane().apply(transaction.clone()),
+                        session.daemon(1).unwrap().dataplane().apply(transaction.clone()),
                     )
                     .await;
-                    first.take().unwrap().kill().unwrap();
+                    session.kill_daemon(1).unwrap();
                     let done = applied.is_ok_and(|applied| applied.is_ok());
                     assert_eq!(opens(client, server(1, 2)), "n1-pod2");
                     assert_eq!(opens(client, server(2, 1)), "n2-pod1");
                     halved += usize::from(!done);
-                    first = Some(start(1).await.unwrap());
+                    session.start_daemon(1).await.unwrap();
                     let returned = Instant::now();
-                    assert_eq!(tables_of(&world, 1), tables, "turn {turn}");
+                    assert_eq!(tables_of(session.world(), 1), tables, "turn {turn}");
                     // Sent again under the same name it is applied once, whatever became of it before.
-                    first.as_ref().unwrap().dataplane().apply(transaction).await.unwrap();
+                    session.daemon(1).unwrap().dataplane().apply(transaction).await.unwrap();
                     let (node, pod) = ENDPOINTS[turn % 2];
                     assert_eq!(
                         opens(client, vip),
@@ -210,8 +203,8 @@ async fn a_killed_daemon_is_not_missed() {
             assert!(sent > 1 << 20, "only {sent} bytes were sent");
         }
     });
-    drop((first, second, servers));
-    world.remove().unwrap();
+    drop(spots);
+    session.end().unwrap();
     assert_eq!(state(&plan), before);
     let left = maps();
     assert!(tables.values().all(|id| !left.contains(id)), "tables are left");

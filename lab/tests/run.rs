@@ -10,13 +10,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use fixture::{plan, privileged, programs, state};
-use lab::daemon::{Backend, Hooks, run_dir};
+use fixture::{plan, privileged, programs, setup, state};
+use lab::daemon::{Backend, run_dir};
 use lab::plan::Plan;
+use lab::proof::bystander::suspicions;
 use lab::rows::{Row, table};
-use lab::session::{Mode, Progress, Session, Setup};
+use lab::session::{Mode, Progress, Session};
+use loxi_linux::nftables;
 use loxi_linux::packet::{FrameIo, PacketSocket};
 use loxi_linux::process::{Process, Stop};
+use loxi_linux::rtnetlink::{AddrFlags, Rtnl};
+use loxi_linux::sysctl;
 
 /// A run's command, its report's file, and the state of the machine before.
 fn run(plan: &Plan, more: &[&str]) -> (Command, PathBuf) {
@@ -153,8 +157,7 @@ fn a_frame_that_somebody_else_has_sent_is_noticed() {
         return;
     }
     let plan = plan("foreign");
-    let loxilightd = programs().with_file_name("loxilightd");
-    let setup = Setup { plan: plan.clone(), backend: Backend::Reference, hooks: Hooks::Tc, loxilightd };
+    let setup = setup(&plan, Backend::Reference);
     let rows: Vec<Row> = table().into_iter().take(2).collect();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let results = runtime.block_on(async {
@@ -180,4 +183,40 @@ fn a_frame_that_somebody_else_has_sent_is_noticed() {
         "{results:?}"
     );
     assert!(results[1].ok, "{results:?}");
+}
+
+#[test]
+fn a_kernel_that_could_forward_is_noticed() {
+    if !privileged("a_kernel_that_could_forward_is_noticed") {
+        return;
+    }
+    let setup = setup(&plan("suspect"), Backend::None);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let session = runtime.block_on(Session::start(&setup)).unwrap();
+    let dataplane = session.world().dataplane(1).unwrap();
+    assert_eq!(suspicions(dataplane), Vec::<String>::new());
+    let notices = |what: &str, tamper: &(dyn Fn() + Sync), restore: &(dyn Fn() + Sync)| {
+        dataplane.run(tamper).unwrap();
+        let found = suspicions(dataplane);
+        assert!(found.iter().any(|words| words.contains(what)), "{what}: {found:?}");
+        dataplane.run(restore).unwrap();
+        assert_eq!(suspicions(dataplane), Vec::<String>::new(), "after {what}");
+    };
+    let set = |key: &'static str, value: &'static str| move || sysctl::write(key, value).unwrap();
+    notices("ip_forward is 1", &set("net.ipv4.ip_forward", "1"), &set("net.ipv4.ip_forward", "0"));
+    let key = "net.ipv6.conf.all.forwarding";
+    notices("forwarding is 1", &set(key, "1"), &set(key, "0"));
+    notices("is a bridge", &|| Rtnl::open().unwrap().bridge_add("br0").unwrap(), &|| {
+        Rtnl::open().unwrap().link_del("br0").unwrap()
+    });
+    let pods = loxi_linux::Prefix { addr: "10.244.1.1".parse().unwrap(), len: 24 };
+    notices(
+        "there is a route",
+        &|| Rtnl::open().unwrap().addr_add("hs1", pods, AddrFlags::default()).unwrap(),
+        &|| Rtnl::open().unwrap().addr_del("hs1", pods).unwrap(),
+    );
+    let table = "table ip t { chain c { type nat hook postrouting priority 0; masquerade; }; }";
+    notices("no ingress drop", &|| nftables::apply_text(table).unwrap(), &|| {
+        nftables::apply_text("delete table ip t").unwrap()
+    });
 }

@@ -42,7 +42,7 @@ async fn a_pod_gets_what_it_is_told_to_have() {
     assert_eq!(eth0.mac.unwrap().to_string(), "02:00:00:00:00:77");
     let mut there = RealSys.addrs(&pod, "eth0").unwrap();
     there.retain(|prefix| !prefix.to_string().starts_with("fe80"));
-    assert_eq!(there, prefixes(&["10.244.1.10/24", "fd00:10:244:1::a/64"]));
+    assert_eq!(there, prefixes(&["10.244.1.10/32", "fd00:10:244:1::a/128"]));
     let routes: Vec<Route> = RealSys.routes(&pod).unwrap();
     let routes: BTreeSet<_> = routes.into_iter().map(|route| (route.dst, route.via)).collect();
     for gateway in ["10.244.1.1", "fd00:10:244:1::1"] {
@@ -136,8 +136,8 @@ async fn a_check_names_the_difference() {
     differs("route").await;
     RealSys.route_replace(&pod, &route).unwrap();
     pods.check(&call).await.unwrap();
-    RealSys.addr_delete(&pod, "eth0", prefixes(&["fd00:10:244:1::a/64"])[0]).unwrap();
-    differs("address fd00:10:244:1::a/64").await;
+    RealSys.addr_delete(&pod, "eth0", prefixes(&["fd00:10:244:1::a/128"])[0]).unwrap();
+    differs("address fd00:10:244:1::a/128").await;
     RealSys.link_delete(&world.layout.dataplane(), "hs1").unwrap();
     differs("hs1").await;
     pods.del(&call).await.unwrap();

@@ -48,7 +48,9 @@ fn an_invocation_is_handed_over_as_it_was_given() {
 #[test]
 fn the_socket_has_a_default() {
     let input = Input::new(&env(&[]), r#"{"cniVersion":"1.0.0","name":"loxi"}"#).unwrap();
-    assert!(matches!(input.request, Request::Ask { socket, .. } if socket == "/run/loxi/default/agent/cni.sock"));
+    assert!(
+        matches!(input.request, Request::Ask { socket, .. } if socket == "/run/loxi/default/agent/cni.sock")
+    );
 }
 
 #[test]

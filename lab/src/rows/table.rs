@@ -6,9 +6,9 @@ use loxi_core::reason::DropReason;
 use loxi_linux::layout;
 
 use super::{Action, At, Direction, Row, Transport};
-use crate::pipeline::GUARDED_POD;
+use crate::manifests::GUARDED_POD;
 use crate::plan::{self, Family, POD_MTU, SERVER_PORT, SERVICE_PORT, Spot, WIDE_POD, WIRE_MTU};
-use crate::services::{BOTH, FIRST, NOBODY, SECOND, Service};
+use crate::services::{BOTH, FIRST, NOBODY, NODE_PORT, SECOND, Service};
 
 /// Bytes of a bulk transfer.
 pub const BULK: u64 = 8 << 20;
@@ -72,6 +72,7 @@ impl Rows {
         self.processes();
         self.services();
         self.outside();
+        self.node_ports();
         self.hosts();
         self.errors();
         self.bulk();
@@ -119,9 +120,9 @@ impl Rows {
         let ping = |to, ttl| Action::Ping { to, ttl };
         let gateway = plan::switch(1, self.family);
         self.row("pod to its gateway, ping", POD, ping(gateway, 64), vec![port(POD)]);
-        // Bridged: no hop.
+        // A pod has no neighbours: the switch is a hop.
         let path = local(POD, NEIGHBOUR);
-        self.row("pod to pod on its node, ping", POD, ping(self.of(NEIGHBOUR), 64), path.clone());
+        self.row("pod to pod on its node, ping", POD, ping(self.of(NEIGHBOUR), 63), path.clone());
         self.reach("pod to pod on its node", POD, self.server(NEIGHBOUR), NEIGHBOUR, own, &path);
         // Routed on both nodes.
         let path = across(POD, REMOTE);
@@ -177,6 +178,24 @@ impl Rows {
         // The dataplane's hop towards the host and the host's own; of the way back the same two.
         let ping = Action::Ping { to: self.of(Spot::Outside), ttl: 62 };
         self.row("pod to the outside, ping", POD, ping, path);
+    }
+
+    fn node_ports(&mut self) {
+        let of = |node| SocketAddr::new(plan::on_wire(node, self.family), NODE_PORT);
+        let ports = [of(1), of(2)];
+        let (outside, at_wire) = (Spot::Outside, |node| at(node, "eth0"));
+        // The node that was asked stands in for the client, so that the answer comes back by it.
+        let seen = plan::host(2, self.family);
+        let path = [at_wire(2), port(REMOTE_ENDPOINT)];
+        let name = "outside to a port of the endpoint's node";
+        self.reach(name, outside, ports[1], REMOTE_ENDPOINT, seen, &path);
+        let seen = plan::host(1, self.family);
+        let path: Vec<At> =
+            across(NODE, REMOTE_ENDPOINT).into_iter().filter(|at| at.port != layout::HOST).collect();
+        let name = "outside to a port of the other node";
+        self.reach(name, outside, ports[0], REMOTE_ENDPOINT, seen, &path);
+        let path = across(POD, REMOTE_ENDPOINT);
+        self.reach("pod to a port of its node", POD, ports[0], REMOTE_ENDPOINT, self.of(POD), &path);
     }
 
     fn hosts(&mut self) {

@@ -1,4 +1,5 @@
-//! The world: the namespaces of a lab, with everything in them but the daemons.
+//! The world: the namespaces of a lab, the wire, and each node's view of the file system. What is in them besides, the nodes'
+//! own programs make.
 //!
 //! A [`World`] is all of one instance. Nothing of it is outside of its own namespaces and its folder,
 //! `/run/loxi-lab/INSTANCE`; dropping it removes both, and [`remove`] does the same from the names alone, for what a
@@ -14,7 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loxi_linux::layout::LayoutError;
 use loxi_linux::netns::{NetNs, NetNsError};
 use loxi_linux::offload::{self, Offload, OffloadError};
 use loxi_linux::place::{MountNs, PlaceError};
@@ -25,10 +25,14 @@ use loxi_linux::sysctl::SysctlError;
 pub use claim::Claim;
 pub use removal::{Removed, remove};
 
-use crate::plan::{NODES, PODS, Plan, Spot};
+use crate::plan::{NODES, PODS, Plan, Spot, WIDE_POD};
 
 /// Where every instance has its folder.
 pub const FOLDER: &str = "/run/loxi-lab";
+/// The folder of the cluster's manifests, in the instance's folder and in each node's `/run`.
+pub const CLUSTER: &str = "cluster";
+/// The folder of the pods' namespaces in each node's `/run`.
+pub const PODS_NETNS: &str = "pods";
 
 /// Why a world could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +61,6 @@ pub enum WorldError {
         path: PathBuf,
         /// The system's answer.
         source: std::io::Error,
-    },
-    /// A node's layout.
-    #[error("node {node}: {source}")]
-    Layout {
-        /// The node's number.
-        node: u8,
-        /// What went wrong.
-        source: LayoutError,
     },
     /// Links, addresses, settings.
     #[error("{spot}: {source}")]
@@ -115,15 +111,6 @@ impl World {
     /// # Errors
     /// If the instance is in use or the system refuses; then nothing is left.
     pub fn create(plan: &Plan) -> Result<Self, WorldError> {
-        Self::create_for(plan, false)
-    }
-
-    /// The same, for a dataplane that passes on whole what devices are to finish (`offloads`), or for one that would
-    /// take it apart.
-    ///
-    /// # Errors
-    /// As [`Self::create`].
-    pub fn create_for(plan: &Plan, offloads: bool) -> Result<Self, WorldError> {
         let claim = Claim::take(plan)?;
         removal::remove_claimed(plan, &claim)?;
         let mut world = Self {
@@ -141,12 +128,41 @@ impl World {
         world.spots = Arc::new(spots);
         wire::make(plan)?;
         for node in NODES {
-            let dataplane = node::make(plan, node, offloads)?;
-            world.dataplanes.insert(node, dataplane);
             world.mounts.insert(node, node::view(plan, node)?);
         }
-        world.await_links()?;
         Ok(world)
+    }
+
+    /// Takes over what the nodes' programs have made by now: the namespaces of the dataplanes, and the pods' links, of which
+    /// one on each node is to take packets as large as the wire's. Waits until every link carries.
+    ///
+    /// # Errors
+    /// If something isn't there, or the system refuses.
+    pub fn adopt(&mut self) -> Result<(), WorldError> {
+        for node in NODES {
+            let Some(view) = self.mounts.get(&node) else { continue };
+            let dataplane = node::dataplane(&self.plan, node, view)?;
+            node::unlimit(&self.plan, node)?;
+            let wide = Spot::Pod(node, WIDE_POD);
+            node::widen(&dataplane, wide, &format!("hs{WIDE_POD}"))?;
+            if let Some(pod) = self.spot(wide) {
+                node::widen(pod, wide, "eth0")?;
+            }
+            self.dataplanes.insert(node, dataplane);
+        }
+        self.await_links()
+    }
+
+    /// Writes a manifest of the cluster, as a whole.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn write_manifest(&self, name: &str, text: &str) -> Result<(), WorldError> {
+        let path = folder(&self.plan).join(CLUSTER).join(name);
+        // Readers pass over what begins with a dot.
+        let new = path.with_file_name(format!(".{name}"));
+        std::fs::write(&new, text).map_err(file("write", &new))?;
+        std::fs::rename(&new, &path).map_err(file("rename", &new))
     }
 
     /// The plan it was made from.
@@ -168,7 +184,7 @@ impl World {
         Arc::clone(&self.spots)
     }
 
-    /// The namespace of a node's dataplane.
+    /// The namespace of a node's dataplane, once it was [adopted](Self::adopt).
     #[must_use]
     pub fn dataplane(&self, node: u8) -> Option<&NetNs> {
         self.dataplanes.get(&node)
@@ -252,6 +268,11 @@ pub fn netns_file(plan: &Plan, spot: Spot) -> PathBuf {
 #[must_use]
 pub fn node_run(plan: &Plan, node: u8) -> PathBuf {
     folder(plan).join(Spot::Node(node).to_string()).join("run")
+}
+
+fn file(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> WorldError {
+    let path = path.to_owned();
+    move |source| WorldError::File { operation, path, source }
 }
 
 fn ns(plan: &Plan, spot: Spot) -> Ns {

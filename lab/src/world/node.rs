@@ -1,83 +1,58 @@
-//! A node: the product's layout around its dataplane, its pods, and its own view of `/run`.
+//! A node before its programs run: its own view of `/run`, with the cluster's manifests and the pods' namespaces in it.
+//! Everything else of its network its agent makes.
 
-use loxi_linux::layout::{Instance, Layout, LayoutSpec, PodSpec};
+use std::path::Path;
+
 use loxi_linux::netns::NetNs;
 use loxi_linux::place::{MountNs, MountSetup};
-use loxi_linux::sys::{LinkConfig, RealSys, Sys, SysError};
-use loxi_linux::{Prefix, layout};
+use loxi_linux::rtnetlink::{LinkChange, Rtnl};
+use loxi_linux::sys::SysError;
 
-use super::{WorldError, node_run, ns, settings};
-use crate::plan::{self, Family, POD_MTU, PODS, Plan, Spot, WIDE_POD, WIRE_MTU};
+use super::{CLUSTER, PODS_NETNS, WorldError, file, folder, node_run, ns, settings};
+use crate::plan::{PODS, Plan, Spot, WIRE_MTU};
 
-/// The instance of a node's layout.
-pub(super) fn instance(plan: &Plan, node: u8) -> Instance {
-    Instance { name: plan.node_instance(node), run: node_run(plan, node), root: ns(plan, Spot::Node(node)) }
-}
-
-/// Makes a node around its root namespace, which has its uplink already. Gives the dataplane's namespace.
-pub(super) fn make(plan: &Plan, node: u8, offloads: bool) -> Result<NetNs, WorldError> {
-    let failed = |source| WorldError::Layout { node, source };
-    let run = node_run(plan, node);
-    std::fs::create_dir_all(&run).map_err(|source| WorldError::File {
-        operation: "make folder",
-        path: run,
-        source,
-    })?;
-    let layout = Layout::ensure(&RealSys, &spec(plan, node, offloads)).map_err(failed)?;
-    for pod in PODS {
-        let port = format!("hs{pod}");
-        let at = ns(plan, Spot::Pod(node, pod));
-        let addresses = Family::ALL.map(|family| Prefix {
-            addr: plan::pod(node, pod, family),
-            len: plan::pod_cidr(node, family).len,
-        });
-        let spec = PodSpec {
-            port: port.clone(),
-            netns: at.clone(),
-            ifname: "eth0".into(),
-            addresses: addresses.into(),
-            gateways: Family::ALL.map(|family| plan::switch(node, family)).into(),
-            mac: plan.pod_mac(node, pod),
-        };
-        layout.add_pod(&RealSys, &spec).map_err(failed)?;
-        let name = Spot::Pod(node, pod).to_string();
-        if pod == WIDE_POD {
-            for (ns, link) in [(layout.netns(), port.as_str()), (at.clone(), "eth0")] {
-                widen(&ns, link).map_err(|source| WorldError::Sys { spot: name.clone(), source })?;
-            }
-        }
-        settings(&at, &name, &[("net.ipv4.icmp_ratelimit", "0"), ("net.ipv6.icmp.ratelimit", "0")])?;
-    }
-    Ok(NetNs::open(layout.netns().path())?)
-}
-
-/// The node's view: `/run` and the bpf file system are its own. What is mounted there later is not seen inside, so the layout comes first.
+/// The node's view: `/run` and the bpf file system are its own. What is mounted in it later is seen inside alone.
 pub(super) fn view(plan: &Plan, node: u8) -> Result<MountNs, WorldError> {
-    let run = MountSetup::Bind { from: node_run(plan, node), at: "/run".into() };
-    // What a node's programs are kept in goes with the node.
-    let programs = MountSetup::Bpffs { at: "/sys/fs/bpf".into() };
-    Ok(MountNs::create(&[run, programs])?)
-}
-
-fn widen(at: &loxi_linux::sys::Ns, link: &str) -> Result<(), SysError> {
-    let mtu = Some(u32::from(WIRE_MTU));
-    RealSys.link_configure(at, link, LinkConfig { mac: None, mtu, alias: None, up: None })
-}
-
-fn spec(plan: &Plan, node: u8, offloads: bool) -> LayoutSpec {
-    let both = |address: &dyn Fn(Family) -> std::net::IpAddr| Family::ALL.map(address).to_vec();
-    LayoutSpec {
-        underlay: both(&|family| plan::on_wire(node, family)),
-        switch: both(&|family| plan::switch(node, family)),
-        host: both(&|family| plan::host(node, family)),
-        pod_cidrs: Family::ALL.map(|family| plan::pod_cidr(node, family)).to_vec(),
-        cluster_cidrs: Family::ALL.map(plan::cluster_cidr).to_vec(),
-        service_cidrs: Family::ALL.map(plan::service_cidr).to_vec(),
-        mtu: POD_MTU.into(),
-        overlay: layout::Overlay { vni: plan::VNI, port: 4789 },
-        masquerade: true,
-        offloads,
-        unlimited_icmp: true,
-        ..LayoutSpec::new(instance(plan, node), "eth0")
+    let run = node_run(plan, node);
+    let shown = [(folder(plan).join(CLUSTER), CLUSTER), (folder(plan).join("netns"), PODS_NETNS)];
+    let mut mounts = Vec::new();
+    for (from, name) in shown {
+        let at = run.join(name);
+        for folder in [&from, &at] {
+            std::fs::create_dir_all(folder).map_err(file("make folder", folder))?;
+        }
+        // Before `/run` is the node's, since what is shown is below the machine's.
+        mounts.push(MountSetup::Bind { from, at });
     }
+    mounts.push(MountSetup::Bind { from: run, at: "/run".into() });
+    // What a node's programs are kept in goes with the node.
+    mounts.push(MountSetup::Bpffs { at: "/sys/fs/bpf".into() });
+    Ok(MountNs::create(&mounts)?)
+}
+
+/// Opens the namespace that a node's agent has made for its dataplane.
+pub(super) fn dataplane(plan: &Plan, node: u8, view: &MountNs) -> Result<NetNs, WorldError> {
+    let path = dataplane_file(Path::new("/run"), plan, node);
+    Ok(view.run(|| NetNs::open(path))??)
+}
+
+/// Where it is, below a node's `/run`.
+pub(super) fn dataplane_file(run: &Path, plan: &Plan, node: u8) -> std::path::PathBuf {
+    run.join("loxi").join(plan.node_instance(node)).join("netns/loxilight")
+}
+
+/// Settings of the pods' namespaces that traceroute and path MTU need.
+pub(super) fn unlimit(plan: &Plan, node: u8) -> Result<(), WorldError> {
+    PODS.into_iter().try_for_each(|pod| {
+        let spot = Spot::Pod(node, pod);
+        let unlimited = [("net.ipv4.icmp_ratelimit", "0"), ("net.ipv6.icmp.ratelimit", "0")];
+        settings(&ns(plan, spot), &spot.to_string(), &unlimited)
+    })
+}
+
+/// Lets a link take packets as large as the wire's.
+pub(super) fn widen(at: &NetNs, spot: Spot, link: &str) -> Result<(), WorldError> {
+    let change = LinkChange { mtu: Some(WIRE_MTU.into()), ..LinkChange::default() };
+    let failed = |source: SysError| WorldError::Sys { spot: spot.to_string(), source };
+    at.run(|| Rtnl::open()?.link_set(link, &change))?.map_err(|error| failed(error.into()))
 }

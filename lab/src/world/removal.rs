@@ -1,15 +1,13 @@
 //! Removing an instance by its names alone: for a world that ends, and for what a killed one has left.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use loxi_linux::layout;
 use loxi_linux::netns::{NetNs, NetNsError};
 use loxi_linux::process::{self, Process, Stop};
-use loxi_linux::sys::{Ns, RealSys, Sys};
 
-use super::{Claim, WorldError, folder, netns_file, node, node_run};
+use super::{Claim, WorldError, folder, netns_file, node};
 use crate::plan::{NODES, Plan, Spot};
 
 /// How long a process may take to end when asked.
@@ -37,21 +35,10 @@ pub fn remove(plan: &Plan) -> Result<Removed, WorldError> {
 pub(super) fn remove_claimed(plan: &Plan, _claim: &Claim) -> Result<Removed, WorldError> {
     let mut first = None;
     let mut removed = Removed::default();
-    let spaces = namespaces(plan);
-    removed.processes = end_processes(&spaces).unwrap_or_else(|error| {
+    removed.processes = namespaces(plan).and_then(|spaces| end_processes(&spaces)).unwrap_or_else(|error| {
         first.get_or_insert(error);
         0
     });
-    drop(spaces);
-    for node in NODES {
-        let result = layout::cleanup(&RealSys, &node::instance(plan, node));
-        if let Err(source) = result
-            // Of an interrupted start there may be only an empty file, which goes below.
-            && NetNs::open(netns_file(plan, Spot::Node(node))).is_ok()
-        {
-            first.get_or_insert(WorldError::Layout { node, source });
-        }
-    }
     for spot in Spot::all() {
         match NetNs::delete_at(netns_file(plan, spot)) {
             Ok(()) => removed.namespaces += 1,
@@ -67,20 +54,24 @@ pub(super) fn remove_claimed(plan: &Plan, _claim: &Claim) -> Result<Removed, Wor
     first.map_or(Ok(removed), Err)
 }
 
-/// All namespaces of the instance that can be opened, the dataplanes' too.
-fn namespaces(plan: &Plan) -> Vec<NetNs> {
-    let mut files: Vec<Ns> = Spot::all().into_iter().map(|spot| Ns::at(netns_file(plan, spot))).collect();
-    for node in NODES {
-        let inside = node_run(plan, node).join("loxi").join(plan.node_instance(node)).join("netns");
-        files.extend(RealSys.ns_list(&inside).unwrap_or_default());
-    }
+/// All namespaces of the instance that can be opened, the dataplanes' too: these have their names in the nodes' views
+/// alone, which live as long as a program of the node.
+fn namespaces(plan: &Plan) -> Result<Vec<NetNs>, WorldError> {
     let here = NetNs::current().and_then(|ns| ns.id()).ok();
-    files
-        .iter()
-        .filter_map(|file| NetNs::open(file.path()).ok())
-        // Never this one, whatever the file says: everything in them ends.
-        .filter(|ns| ns.id().is_ok_and(|id| Some(id) != here))
-        .collect()
+    // Never this one, whatever the file says: everything in them ends.
+    let open = |path: PathBuf| NetNs::open(path).ok().filter(|ns| ns.id().is_ok_and(|id| Some(id) != here));
+    let mut found: Vec<NetNs> =
+        Spot::all().into_iter().filter_map(|spot| open(netns_file(plan, spot))).collect();
+    for node in NODES {
+        let Some(root) = open(netns_file(plan, Spot::Node(node))) else { continue };
+        let views = process::inside(&[&root])?;
+        let inside = |process: &Process| {
+            let run = PathBuf::from(format!("/proc/{}/root/run", process.id()));
+            open(node::dataplane_file(&run, plan, node))
+        };
+        found.extend(views.iter().find_map(inside));
+    }
+    Ok(found)
 }
 
 fn end_processes(spaces: &[NetNs]) -> Result<usize, WorldError> {

@@ -190,8 +190,7 @@ impl From<Added> for Attached {
         };
         let routes = |each: &Address| {
             let on_link = Route { dst: Prefix::host(each.gateway).to_string(), gw: String::new() };
-            let default =
-                Route { dst: Prefix::any(each.gateway).to_string(), gw: each.gateway.to_string() };
+            let default = Route { dst: Prefix::any(each.gateway).to_string(), gw: each.gateway.to_string() };
             [on_link, default]
         };
         Self {

@@ -135,7 +135,9 @@ impl Pods {
         let mut left = Vec::new();
         for key in self.store.keys() {
             let _lock = self.locks.lock(&key).await;
-            let Some(entry) = self.store.get(&key).filter(|entry| entry.state == State::Pending) else { continue };
+            let Some(entry) = self.store.get(&key).filter(|entry| entry.state == State::Pending) else {
+                continue;
+            };
             if let Err(error) = self.remove(&key, &entry).await {
                 left.push((key.to_string(), error));
             }

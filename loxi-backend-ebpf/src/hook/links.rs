@@ -213,7 +213,10 @@ impl Hooks {
     fn kept(&mut self, place: &Place, key: &(String, At)) -> io::Result<Option<&mut Held>> {
         let path = place.link(&file_name(&key.0, key.1));
         if place.outlives() && !self.held.contains_key(key) && path.exists() {
-            self.held.insert(key.clone(), Held::Link(Kept { link: Link::new(get_pinned(&path)?), outlives: true }));
+            self.held.insert(
+                key.clone(),
+                Held::Link(Kept { link: Link::new(get_pinned(&path)?), outlives: true }),
+            );
         }
         if key.1 == At::Tc
             && let Some(filter) = self.found.remove(&key.0)

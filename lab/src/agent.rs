@@ -1,0 +1,69 @@
+//! The agents: one per node. Each makes its node's network from the manifests that all nodes share.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::plan::{self, Family, Plan};
+use crate::program::{Program, ProgramError, forget};
+use crate::world::{CLUSTER, World, node_run};
+
+/// Where runtimes would look for the network, in a node's view.
+const NET_D: &str = "/run/lab/net.d";
+
+/// A running agent; it ends with this value.
+#[derive(Debug)]
+pub struct Agent {
+    program: Program,
+    configuration: PathBuf,
+}
+
+/// The network configuration that a node's agent publishes, as the machine sees it.
+#[must_use]
+pub fn configuration(plan: &Plan, node: u8) -> PathBuf {
+    node_run(plan, node).join("lab/net.d/05-loxi.conflist")
+}
+
+impl Agent {
+    /// Starts a node's agent. It is ready when pods can be attached, which takes the node's daemon.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn start(
+        world: &World,
+        node: u8,
+        program: &Path,
+        host_local: &Path,
+        offloads: bool,
+    ) -> Result<Self, ProgramError> {
+        let plan = world.plan();
+        let configuration = configuration(plan, node);
+        forget(&configuration)?;
+        let list = |network: fn(Family) -> loxi_linux::Prefix| {
+            Family::ALL.map(|family| network(family).to_string()).join(",")
+        };
+        let mut command = Command::new(program);
+        command
+            .args(["--node-name", &format!("n{node}"), "--manifests", &format!("/run/{CLUSTER}")])
+            .args(["--instance", &plan.node_instance(node), "--state-dir", "/run/lab/state"])
+            .args(["--cni-conf-dir", NET_D, "--cni-bin-dir"])
+            .arg(host_local)
+            .args(["--cluster-cidr", &list(plan::cluster_cidr), "--service-cidr", &list(plan::service_cidr)])
+            .args(["--vni", &plan::VNI.to_string(), "--max-flows", "65536"])
+            .args((!offloads).then_some("--no-offloads"));
+        Ok(Self { program: Program::start(world, node, "loxi-agent", &mut command)?, configuration })
+    }
+
+    /// Waits until pods can be attached.
+    ///
+    /// # Errors
+    /// If it has ended, or takes too long.
+    pub async fn ready(&mut self) -> Result<(), ProgramError> {
+        self.program.ready(&self.configuration).await
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+}

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::daemon::{Backend, Hooks};
 use crate::plan::{self, Family, Plan};
 use crate::program::{Program, ProgramError, forget};
+use crate::services::NODE_PORT;
 use crate::world::{CLUSTER, World, node_run};
 
 /// Where runtimes would look for the network, in a node's view.
@@ -33,13 +35,19 @@ impl Agent {
         node: u8,
         program: &Path,
         host_local: &Path,
-        offloads: bool,
+        backend: Backend,
+        hooks: Hooks,
     ) -> Result<Self, ProgramError> {
         let plan = world.plan();
         let configuration = configuration(plan, node);
         forget(&configuration)?;
         let list = |network: fn(Family) -> loxi_linux::Prefix| {
             Family::ALL.map(|family| network(family).to_string()).join(",")
+        };
+        let offloads = match backend {
+            Backend::Ebpf if hooks.by_xdp(backend) => "merge",
+            Backend::Ebpf => "on",
+            Backend::Reference | Backend::None => "off",
         };
         let mut command = Command::new(program);
         command
@@ -49,7 +57,11 @@ impl Agent {
             .arg(host_local)
             .args(["--cluster-cidr", &list(plan::cluster_cidr), "--service-cidr", &list(plan::service_cidr)])
             .args(["--vni", &plan::VNI.to_string(), "--max-flows", "65536"])
-            .args((!offloads).then_some("--no-offloads"));
+            .args(["--offloads", offloads]);
+        if backend != Backend::Ebpf {
+            // The kernel has what the daemon gets copies of.
+            command.args(["--silent-ports", &format!("{NODE_PORT}-{NODE_PORT}")]);
+        }
         Ok(Self { program: Program::start(world, node, "loxi-agent", &mut command)?, configuration })
     }
 

@@ -114,8 +114,12 @@ impl Session {
     /// If something can't be made or started; then nothing is left.
     pub async fn start(setup: &Setup) -> Result<Self, SessionError> {
         let plan = setup.plan.clone();
+        let by_xdp = setup.hooks.by_xdp(setup.backend);
         let make = move || {
             let world = World::create(&plan)?;
+            if by_xdp {
+                world.merge_on_the_wire()?;
+            }
             for (name, text) in manifests::files() {
                 world.write_manifest(name, &text)?;
             }
@@ -125,15 +129,7 @@ impl Session {
         let (first, second) =
             tokio::join!(start_node(&world, NODES[0], setup), start_node(&world, NODES[1], setup));
         let (agents, daemons) = [first?, second?].into_iter().unzip();
-        let by_xdp = setup.hooks.by_xdp(setup.backend);
-        let adopt = move || {
-            world.adopt()?;
-            if by_xdp {
-                world.merge_segments()?;
-            }
-            Ok::<_, WorldError>(world)
-        };
-        let world = tokio::task::spawn_blocking(adopt).await??;
+        let world = tokio::task::spawn_blocking(move || world.adopt().map(|()| world)).await??;
         let servers = Servers::start(&world)?;
         Ok(Self { setup: setup.clone(), agents, daemons, _servers: servers, world })
     }
@@ -311,9 +307,8 @@ impl Session {
 /// Starts what a node is made by, and attaches its pods.
 async fn start_node(world: &World, node: u8, setup: &Setup) -> Result<(Agent, Daemon), SessionError> {
     let Setup { backend, hooks, programs, .. } = setup;
-    // Programs at XDP take frames as they are on a wire.
-    let offloads = *backend == Backend::Ebpf && !hooks.by_xdp(*backend);
-    let mut agent = Agent::start(world, node, &programs.loxi_agent, &programs.host_local, offloads)?;
+    let mut agent =
+        Agent::start(world, node, &programs.loxi_agent, &programs.host_local, *backend, *hooks)?;
     let daemon = Daemon::start(world, node, &programs.loxilightd, *backend, *hooks).await?;
     agent.ready().await?;
     let (plugin, host_local) = (&*programs.loxi_cni, &*programs.host_local);

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use loxi_core::net::{IpPrefix, MacAddr, Mtu, NetError, PortName, Vni};
-use loxi_linux::layout::{Instance, Layout, LayoutSpec, Overlay as LayoutOverlay};
+use loxi_linux::layout::{Instance, Layout, LayoutSpec, Offloads, Overlay as LayoutOverlay};
 use loxi_linux::netns::{NetNs, NetNsError};
 use loxi_linux::rtnetlink::{Link, Route, Rtnl, RtnlError};
 use loxi_linux::sys::RealSys;
@@ -80,8 +80,10 @@ pub struct HostOptions {
     pub mtu: Option<u16>,
     /// Give pods' traffic to the outside the node's address.
     pub masquerade: bool,
-    /// Leave the offloads of pods' links on.
-    pub offloads: bool,
+    /// The offloads of pods' links.
+    pub offloads: Offloads,
+    /// Ports of the node at which its kernel keeps silent.
+    pub silent_ports: Option<(u16, u16)>,
     /// Connections that the pods may have.
     pub max_flows: u32,
 }
@@ -192,6 +194,7 @@ impl Host {
             overlay: LayoutOverlay { vni: options.overlay.0, port: options.overlay.1 },
             masquerade: options.masquerade,
             offloads: options.offloads,
+            silent_ports: options.silent_ports,
             switch_mac: mac(settings.macs.switch),
             host_mac: mac(settings.macs.host),
             vtep_mac: mac(settings.macs.vtep),

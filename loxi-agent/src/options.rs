@@ -3,20 +3,34 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{ArgGroup, Parser, ValueEnum};
 use loxi_core::net::IpPrefix;
+use loxi_linux::layout::Offloads;
 
 /// The loxi agent of a Kubernetes node: turns the cluster into what the node's dataplane does, and gives pods their network.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "loxi-agent", version, after_help = AFTER_HELP)]
+#[command(group(ArgGroup::new("source").required(true)))]
 pub struct Options {
     /// This node's name in the cluster.
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
     pub node_name: String,
 
     /// A folder of manifests that the cluster is read from, and watched.
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    #[arg(long, value_name = "DIR", group = "source")]
+    pub manifests: Option<PathBuf>,
+
+    /// The cluster is asked of the API server of the cluster that this process is a pod of.
+    #[arg(long, group = "source")]
+    pub kubernetes: bool,
+
+    /// The cluster is asked of the API server of a kubeconfig's current context.
+    #[arg(long, value_name = "FILE", group = "source")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Where the API server is, reachable without services: the agent makes them.
+    #[arg(long, value_name = "URL", conflicts_with = "manifests")]
+    pub api_server: Option<String>,
 
     /// Name of this instance: 1 to 32 of a-z, 0-9 and -. It labels everything that is made on the node.
     #[arg(long, value_name = "NAME", default_value = "default")]
@@ -67,9 +81,15 @@ pub struct Options {
     #[arg(long)]
     pub no_masquerade: bool,
 
-    /// Turn the offloads of pods' links off: for a dataplane that has each frame in its hands.
-    #[arg(long)]
-    pub no_offloads: bool,
+    /// Offloads of pods' links: `on` for programs at TC; `off` for a dataplane that has each frame in its hands; `merge`
+    /// for programs at XDP, from which links take frames only if they merge segments.
+    #[arg(long, value_name = "WHICH", value_enum, default_value = "on")]
+    pub offloads: OffloadsName,
+
+    /// Ports of the node at which its kernel keeps silent, such as those of services, for a dataplane that gets copies of
+    /// what arrives. Programs take frames away before the kernel has them, and need none.
+    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range)]
+    pub silent_ports: Option<(u16, u16)>,
 
     /// Connections that the pods of this node may have.
     #[arg(long, value_name = "NUMBER", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..))]
@@ -82,6 +102,36 @@ pub struct Options {
     /// What is logged on stderr, as tracing-subscriber's filters say it.
     #[arg(long, value_name = "FILTER", env = "LOXI_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// Offloads by their name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OffloadsName {
+    /// As the kernel makes links.
+    On,
+    /// None.
+    Off,
+    /// None but merging.
+    Merge,
+}
+
+impl From<OffloadsName> for Offloads {
+    fn from(name: OffloadsName) -> Self {
+        match name {
+            OffloadsName::On => Self::On,
+            OffloadsName::Off => Self::Off,
+            OffloadsName::Merge => Self::Merge,
+        }
+    }
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    let parse = |text: &str| text.parse::<u16>().map_err(|error| format!("{text:?}: {error}"));
+    let (first, last) = text.split_once('-').ok_or("no range: FIRST-LAST is")?;
+    match (parse(first)?, parse(last)?) {
+        (first, last) if first <= last => Ok((first, last)),
+        _ => Err(format!("{first} is after {last}")),
+    }
 }
 
 impl Options {
@@ -116,6 +166,7 @@ caught up with at the next start.
 
 Examples:
   loxi-agent --node-name n1 --manifests /etc/loxi/cluster
+  loxi-agent --node-name n1 --kubernetes --api-server https://10.0.0.1:6443 --cni-conf-dir /etc/cni/net.d
   loxi-agent --node-name n1 --manifests cluster --instance try --listen 127.0.0.1:9465 --log debug";
 
 #[cfg(test)]
@@ -133,5 +184,17 @@ mod tests {
             ["loxi-agent", "--node-name", "n1", "--manifests", "m", "--cluster-cidr", "10.0.0.0/8,fd00::/8"];
         assert_eq!(Options::parse_from(two).cluster_cidr.len(), 2);
         assert!(Options::try_parse_from(["loxi-agent", "--manifests", "m", "--cluster-cidr", "x"]).is_err());
+        let of = |source: &[&str]| {
+            Options::try_parse_from(["loxi-agent", "--node-name", "n1"].iter().chain(source))
+        };
+        assert!(of(&["--kubernetes", "--api-server", "https://a:6443"]).unwrap().kubernetes);
+        of(&["--kubeconfig", "f"]).unwrap();
+        for bad in [&[][..], &["--kubernetes", "--manifests", "m"], &["--manifests", "m", "--api-server", "u"]] {
+            of(bad).unwrap_err();
+        }
+        assert_eq!(port_range("30000-32767"), Ok((30000, 32767)));
+        for bad in ["", "1", "2-1", "1-65536", "a-b"] {
+            port_range(bad).unwrap_err();
+        }
     }
 }

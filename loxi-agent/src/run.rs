@@ -27,7 +27,7 @@ use crate::node::ThisNode;
 use crate::options::Options;
 use crate::pods::{self, Pods, Store, StoreError};
 use crate::reach::Reaching;
-use crate::source::{Directory, Source};
+use crate::source::{ConnectError, Directory, Kubernetes, Server, Source};
 
 /// How many updates of the source may wait.
 const UPDATES: usize = 1024;
@@ -59,6 +59,9 @@ pub enum RunError {
     /// Probes.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The API server.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The plugin's socket.
     #[error(transparent)]
     Cni(#[from] CniError),
@@ -98,8 +101,7 @@ pub async fn run(options: Options) -> Result<(), RunError> {
         None
     });
     let (to, updates) = mpsc::channel(UPDATES);
-    let source: Box<dyn Source> = Box::new(Directory::new(&options.manifests));
-    tokio::spawn(source.run(to));
+    tokio::spawn(source(&options).await?.run(to));
     let host = Arc::new(host(&options));
     let (handle, engine) = engine::start(Parts {
         node: options.node_name.clone(),
@@ -142,6 +144,15 @@ pub async fn run(options: Options) -> Result<(), RunError> {
     Ok(())
 }
 
+/// Where the cluster is told from.
+async fn source(options: &Options) -> Result<Box<dyn Source>, RunError> {
+    if let Some(folder) = &options.manifests {
+        return Ok(Box::new(Directory::new(folder)));
+    }
+    let server = Server::find(options.kubeconfig.as_deref(), options.api_server.as_deref()).await?;
+    Ok(Box::new(Kubernetes::new(&server)?))
+}
+
 fn host(options: &Options) -> Host {
     Host::new(HostOptions {
         instance: Instance::of_this_machine(&options.instance),
@@ -151,7 +162,8 @@ fn host(options: &Options) -> Host {
         overlay: (options.vni, options.vxlan_port),
         mtu: options.mtu,
         masquerade: !options.no_masquerade,
-        offloads: !options.no_offloads,
+        offloads: options.offloads.into(),
+        silent_ports: options.silent_ports,
         max_flows: options.max_flows,
     })
 }

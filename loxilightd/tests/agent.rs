@@ -18,7 +18,7 @@ use loxi_agent::source::{Directory, Source};
 use loxi_channel::Endpoint;
 use loxi_core::ir::Owner;
 use loxi_core::net::{MacAddr, Mtu, PortName};
-use loxi_linux::layout::{Instance, Layout, PodSpec, mac_for};
+use loxi_linux::layout::{Instance, Layout, Offloads, PodSpec, mac_for};
 use loxi_linux::netns::NetNs;
 use loxi_linux::place::{MountNs, MountSetup, Place};
 use loxi_linux::rtnetlink::{AddrFlags, Route};
@@ -97,7 +97,8 @@ impl World {
             overlay: (100, 4789),
             mtu: None,
             masquerade: true,
-            offloads: true,
+            offloads: Offloads::On,
+            silent_ports: None,
             max_flows: 1 << 16,
         })
     }

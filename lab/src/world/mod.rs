@@ -25,7 +25,7 @@ use loxi_linux::sysctl::SysctlError;
 pub use claim::Claim;
 pub use removal::{Removed, remove};
 
-use crate::plan::{NODES, PODS, Plan, Spot, WIDE_POD};
+use crate::plan::{NODES, Plan, Spot, WIDE_POD};
 
 /// Where every instance has its folder.
 pub const FOLDER: &str = "/run/loxi-lab";
@@ -196,25 +196,17 @@ impl World {
         self.mounts.get(&node)
     }
 
-    /// Has every device of a port, and its other end, merge the segments that it receives: only then a veth has the queues
-    /// into which programs at XDP send.
+    /// Has both ends of the nodes' uplinks merge the segments that they receive: only then a veth has the queues into which
+    /// programs at XDP send.
     ///
     /// # Errors
     /// If a device has no such switch.
-    pub fn merge_segments(&self) -> Result<(), WorldError> {
-        let ports = |node: &u8| PODS.map(|pod| Spot::Pod(*node, pod));
-        for spot in NODES.iter().flat_map(ports) {
-            merge(self.spot(spot), &spot, &["eth0"])?;
-        }
-        for node in NODES {
-            let spot = Spot::Node(node);
-            merge(self.spot(spot), &spot, &["eth0", "loxi_host"])?;
-            merge(self.spot(Spot::Wire), &Spot::Wire, &[&spot.to_string()])?;
-            let inside = PODS.map(|pod| format!("hs{pod}"));
-            let inside: Vec<&str> = inside.iter().map(String::as_str).chain(["loxi_host"]).collect();
-            merge(self.dataplane(node), &format!("dataplane of n{node}"), &inside)?;
-        }
-        Ok(())
+    pub fn merge_on_the_wire(&self) -> Result<(), WorldError> {
+        NODES.iter().try_for_each(|node| {
+            let spot = Spot::Node(*node);
+            merge(self.spot(spot), &spot, "eth0")?;
+            merge(self.spot(Spot::Wire), &Spot::Wire, &spot.to_string())
+        })
     }
 
     /// Removes it all and says what could not be removed, which dropping only prints.
@@ -279,11 +271,10 @@ fn ns(plan: &Plan, spot: Spot) -> Ns {
     Ns::at(netns_file(plan, spot))
 }
 
-fn merge(at: Option<&NetNs>, name: &dyn std::fmt::Display, devices: &[&str]) -> Result<(), WorldError> {
+fn merge(at: Option<&NetNs>, name: &dyn std::fmt::Display, device: &str) -> Result<(), WorldError> {
     let Some(at) = at else { return Ok(()) };
     let failed = |source: OffloadError| WorldError::Sys { spot: name.to_string(), source: source.into() };
-    let set = || devices.iter().try_for_each(|device| offload::set(device, Offload::Gro, true));
-    at.run(set)?.map_err(failed)
+    at.run(|| offload::set(device, Offload::Gro, true))?.map_err(failed)
 }
 
 fn await_links_of(spot: &str, end: Instant) -> Result<(), WorldError> {

@@ -4,6 +4,7 @@
 //! and it says that it is stale, and why.
 
 mod directory;
+mod kubernetes;
 pub mod manifest;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::cluster::Event;
 
 pub use directory::Directory;
+pub use kubernetes::{ConnectError, Kubernetes, Server};
 
 /// What a source tells.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,7 @@ mod spec;
 mod tests;
 
 pub use cleanup::cleanup;
-pub use spec::{Instance, LayoutSpec, Overlay, PodSpec, mac_for};
+pub use spec::{Instance, LayoutSpec, Offloads, Overlay, PodSpec, mac_for};
 
 use crate::nftables::NftError;
 use crate::sys::{Ns, Sys, SysError};

@@ -111,9 +111,10 @@ pub(super) fn silence(run: &mut Run<'_>, spec: &LayoutSpec, ns: &Ns, port: &str)
 /// What the root namespace has to leave alone, and what it does for the pods.
 fn uplink(run: &mut Run<'_>, spec: &LayoutSpec) -> Result<(), LayoutError> {
     let root = &spec.instance.root;
-    let ours = Drop::Udp { port: spec.overlay.port, to: spec.underlay.clone() };
+    let mut ours = vec![Drop::Udp { port: spec.overlay.port, to: spec.underlay.clone() }];
+    ours.extend(spec.silent_ports.map(|ports| Drop::Ports { ports, to: spec.underlay.clone() }));
     let name = spec.instance.table("uplink");
-    let table = nftables::ingress_drops(&name, &[(spec.uplink.as_str(), vec![ours])])?;
+    let table = nftables::ingress_drops(&name, &[(spec.uplink.as_str(), ours)])?;
     run.table(root, &table)?;
     if spec.masquerade {
         // A forwarding host ignores router advertisements unless told not to.

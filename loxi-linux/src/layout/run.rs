@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Instance, LayoutError, LayoutSpec};
+use super::{Instance, LayoutError, LayoutSpec, Offloads};
 use crate::Prefix;
 use crate::nftables::{Table, TableId};
 use crate::rtnetlink::{AddrFlags, Route};
@@ -111,10 +111,12 @@ impl<'a> Run<'a> {
             let label = self.instance.label(near.name);
             let to = LinkConfig { mac: Some(end.mac), mtu: Some(spec.mtu), alias: Some(&label), up: None };
             self.configure(end.ns, end.name, to)?;
-            if !spec.offloads {
-                self.sys
-                    .offloads_disable(end.ns, end.name)
-                    .map_err(step(format!("turn offloads of {} off", end.name)))?;
+            let (sys, name) = (self.sys, end.name);
+            if spec.offloads != Offloads::On {
+                sys.offloads_disable(end.ns, name).map_err(step(format!("turn offloads of {name} off")))?;
+            }
+            if spec.offloads == Offloads::Merge {
+                sys.merging_enable(end.ns, name).map_err(step(format!("let {name} merge segments")))?;
             }
         }
         Ok(())

@@ -101,6 +101,18 @@ impl Default for Overlay {
     }
 }
 
+/// Offloads of the links that the dataplane has its ports on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offloads {
+    /// As the kernel makes links: a stack hands over aggregates, and checksums that a device is to complete. For a
+    /// dataplane in the kernel, which passes them on as they are.
+    On,
+    /// None: frames are as on a wire. For a dataplane that has each in its hands, and would take aggregates apart.
+    Off,
+    /// None but that received segments are merged: only then a veth takes frames from programs at XDP.
+    Merge,
+}
+
 /// Everything a layout is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayoutSpec {
@@ -128,10 +140,11 @@ pub struct LayoutSpec {
     pub overlay: Overlay,
     /// Give pods' traffic to the outside the node's address.
     pub masquerade: bool,
-    /// Leave the offloads of pods' and the host's links on: a stack then hands over aggregates, and checksums that a
-    /// device is to complete. A dataplane in the kernel passes them on as they are; one that has each frame in its hands
-    /// would take them apart.
-    pub offloads: bool,
+    /// The offloads of pods' and the host's links.
+    pub offloads: Offloads,
+    /// TCP and UDP ports of the underlay's addresses, first and last, at which the kernel is to keep silent: those of a
+    /// dataplane that gets copies of what arrives. None for one that takes frames away before the kernel has them.
+    pub silent_ports: Option<(u16, u16)>,
     /// Take the kernel's limits off ICMP errors: for tests of traceroute and path MTU.
     pub unlimited_icmp: bool,
     /// The switch's Ethernet address.
@@ -159,7 +172,8 @@ impl LayoutSpec {
             mtu: 1450,
             overlay: Overlay::default(),
             masquerade: false,
-            offloads: false,
+            offloads: Offloads::Off,
+            silent_ports: None,
             unlimited_icmp: false,
             switch_mac: mac(super::SWITCH),
             host_mac: mac(super::HOST),

@@ -56,13 +56,18 @@ fn make(sys: &FakeSys) -> Result<Layout, LayoutError> {
 }
 
 #[test]
-fn offloads_stay_on_for_a_dataplane_in_the_kernel() {
-    let sys = node();
-    let spec = LayoutSpec { offloads: true, ..spec() };
-    Layout::ensure(&sys, &spec).unwrap().add_pod(&sys, &pod()).unwrap();
-    let state = sys.state();
-    for (ns, link) in [("/t/root", HOST), ("/t/pod", "eth0")] {
-        assert!(!state.namespaces[&Ns::at(ns)].links[link].offloads_off, "{link}");
+fn offloads_are_as_the_dataplane_wants_them() {
+    for (offloads, off, merges) in
+        [(Offloads::On, false, false), (Offloads::Off, true, false), (Offloads::Merge, true, true)]
+    {
+        let sys = node();
+        let spec = LayoutSpec { offloads, ..spec() };
+        Layout::ensure(&sys, &spec).unwrap().add_pod(&sys, &pod()).unwrap();
+        let state = sys.state();
+        for (ns, name) in [("/t/root", HOST), ("/t/pod", "eth0")] {
+            let link = &state.namespaces[&Ns::at(ns)].links[name];
+            assert_eq!((link.offloads_off, link.merges), (off, merges), "{offloads:?} {name}");
+        }
     }
 }
 

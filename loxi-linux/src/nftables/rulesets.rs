@@ -20,6 +20,13 @@ pub enum Drop {
         /// The destination addresses.
         to: Vec<IpAddr>,
     },
+    /// TCP and UDP ports, first and last, of these addresses.
+    Ports {
+        /// The destination ports.
+        ports: (u16, u16),
+        /// The destination addresses.
+        to: Vec<IpAddr>,
+    },
 }
 
 /// Drops at ingress what is ours: per device, a list of what.
@@ -42,6 +49,13 @@ pub fn ingress_drops(name: &str, devices: &[(&str, Vec<Drop>)]) -> Result<Table,
                     for addr in to {
                         let ip = word(*addr);
                         let _ = writeln!(body, "{ip} daddr {addr} udp dport {port} counter drop");
+                    }
+                }
+                Drop::Ports { ports: (first, last), to } => {
+                    for addr in to {
+                        let ip = word(*addr);
+                        let ports = format!("meta l4proto {{ tcp, udp }} th dport {first}-{last}");
+                        let _ = writeln!(body, "{ip} daddr {addr} {ports} counter drop");
                     }
                 }
             }
@@ -91,10 +105,12 @@ mod tests {
     #[test]
     fn rules_say_what_they_should() {
         let to = vec!["172.18.0.1".parse().unwrap()];
-        let drops = vec![Drop::Udp { port: 4789, to }];
+        let drops = vec![Drop::Udp { port: 4789, to: to.clone() }, Drop::Ports { ports: (30000, 32767), to }];
         let table = ingress_drops("loxi_a", &[("eth0", drops), ("hs1", vec![Drop::All])]).unwrap();
         let script = table.script();
         assert!(script.contains("ip daddr 172.18.0.1 udp dport 4789 counter drop"), "{script}");
+        let ports = "ip daddr 172.18.0.1 meta l4proto { tcp, udp } th dport 30000-32767 counter drop";
+        assert!(script.contains(ports), "{script}");
         assert!(script.contains("device \"hs1\""), "{script}");
         let pods = ["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()];
         let cluster = ["10.244.0.0/16".parse().unwrap()];

@@ -31,6 +31,8 @@ pub struct FakeLink {
     pub addrs: BTreeSet<Prefix>,
     /// Whether the offloads were turned off.
     pub offloads_off: bool,
+    /// Whether it merges the segments that it receives.
+    pub merges: bool,
 }
 
 /// A namespace of the model.
@@ -286,6 +288,13 @@ impl Sys for FakeSys {
     fn offloads_disable(&self, ns: &Ns, device: &str) -> Result<(), SysError> {
         self.call(format!("offloads_disable {device}"), |state| {
             state.link(ns, device)?.offloads_off = true;
+            Ok(())
+        })
+    }
+
+    fn merging_enable(&self, ns: &Ns, device: &str) -> Result<(), SysError> {
+        self.call(format!("merging_enable {device}"), |state| {
+            state.link(ns, device)?.merges = true;
             Ok(())
         })
     }

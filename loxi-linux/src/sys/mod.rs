@@ -170,6 +170,8 @@ pub trait Sys: Send + Sync {
     fn link_configure(&self, ns: &Ns, name: &str, to: LinkConfig<'_>) -> Result<(), SysError>;
     fn link_delete(&self, ns: &Ns, name: &str) -> Result<(), SysError>;
     fn offloads_disable(&self, ns: &Ns, device: &str) -> Result<(), SysError>;
+    /// Has a device merge the segments that it receives.
+    fn merging_enable(&self, ns: &Ns, device: &str) -> Result<(), SysError>;
 
     fn addrs(&self, ns: &Ns, device: &str) -> Result<Vec<Prefix>, SysError>;
     fn addr_add(&self, ns: &Ns, dev: &str, addr: Prefix, how: AddrFlags) -> Result<(), SysError>;

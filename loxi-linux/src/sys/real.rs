@@ -109,6 +109,10 @@ impl Sys for RealSys {
         inside(ns, || Ok(offload::disable_all(device)?))
     }
 
+    fn merging_enable(&self, ns: &Ns, device: &str) -> Result<(), SysError> {
+        inside(ns, || Ok(offload::set(device, offload::Offload::Gro, true)?))
+    }
+
     fn addrs(&self, ns: &Ns, device: &str) -> Result<Vec<Prefix>, SysError> {
         rtnl(ns, |rtnl| {
             let index = rtnl.link_index(device)?;

@@ -215,6 +215,23 @@ async fn an_object_that_is_wrong_is_named_and_stays_what_it_was() {
 }
 
 #[tokio::test]
+async fn an_object_of_another_form_costs_nothing_but_itself() {
+    let api = Api::start().await;
+    api.put(node("n1", "10.244.1.0/24"));
+    let mut listener = Listener::new(World::Api(api.clone()).source().await);
+    listener.until_it_is("first", &api.objects()).await;
+    // Of one watch, in order: what comes after it is told, and so is its end.
+    let mut odd = service("odd", "10.96.0.9");
+    odd["spec"]["ports"] = "none".into();
+    api.put(odd.clone());
+    api.put(service("s", "10.96.0.1"));
+    listener.until("named", |it| it.stale.as_deref().is_some_and(|why| why.contains("web/odd"))).await;
+    listener.until("told", |it| it.cluster.service(&Name::new("web", "s")).is_some()).await;
+    api.delete(&odd);
+    listener.until_it_is("without it", &api.objects()).await;
+}
+
+#[tokio::test]
 async fn a_server_that_can_t_be_asked_changes_nothing_and_is_told() {
     let api = Api::start().await;
     let there = [node("n1", "10.244.1.0/24"), namespace(), pod("a", "x")];

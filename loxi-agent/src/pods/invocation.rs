@@ -139,14 +139,16 @@ struct RuntimeConfig {
     bandwidth: Option<serde_json::Map<String, Value>>,
 }
 
+/// Also as containerd writes it: Go's decoder, which plugins usually have, doesn't look at the case of names.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct PortMapping {
+    #[serde(default, rename = "hostPort", alias = "HostPort")]
     host_port: u16,
+    #[serde(rename = "containerPort", alias = "ContainerPort")]
     container_port: u16,
-    #[serde(default)]
+    #[serde(default, alias = "Protocol")]
     protocol: String,
-    #[serde(default, rename = "hostIP")]
+    #[serde(default, rename = "hostIP", alias = "HostIP")]
     host_ip: String,
 }
 
@@ -288,6 +290,8 @@ mod tests {
                     { "hostPort": 80, "containerPort": 8080, "protocol": "TCP", "hostIP": "0.0.0.0" },
                     { "hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "192.0.2.1" },
                     { "hostPort": 0, "containerPort": 53 },
+                    { "HostPort": 81, "ContainerPort": 8081, "Protocol": "tcp", "HostIP": "" },
+                    { "ContainerPort": 9 },
                 ],
                 "bandwidth": { "ingressRate": 0, "egressRate": 0 },
             } }),
@@ -298,9 +302,10 @@ mod tests {
         assert_eq!(wanted.mac, Some(MacAddr::new([2, 0, 0, 0, 0, 7])));
         assert_eq!(wanted.ips, ["10.244.1.20".parse::<IpAddr>().unwrap(), "fd00::20".parse().unwrap()]);
         assert_eq!(wanted.dns.nameservers, ["10.96.0.10"]);
-        let [http, dns] = &wanted.host_ports[..] else { panic!("{:?}", wanted.host_ports) };
+        let [http, dns, capital] = &wanted.host_ports[..] else { panic!("{:?}", wanted.host_ports) };
         assert_eq!((http.address, http.host_port, http.container_port), (None, 80, 8080));
         assert_eq!((dns.address, dns.protocol), ("192.0.2.1".parse().ok(), Protocol::Udp));
+        assert_eq!((capital.address, capital.host_port, capital.container_port), (None, 81, 8081));
     }
 
     #[test]

@@ -2,11 +2,10 @@
 //!
 //! Kinds that no packet depends on are passed over. What is wrong is named by the document's number and the object.
 
-use k8s_openapi::api::{core, discovery, networking};
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::cluster::convert::{self, ConvertError};
+use super::decode::{self, DecodeError};
+use crate::cluster::convert::ConvertError;
 use crate::cluster::model::Object;
 
 /// Why a manifest can't be read.
@@ -73,45 +72,15 @@ fn one(document: usize, mut value: Value, objects: &mut Vec<Object>) -> Result<(
     {
         return items.into_iter().try_for_each(|item| one(document, item, objects));
     }
-    let meaning = |source| ManifestError::Meaning { document, source };
-    let object: Option<Object> = match (&*version, &*kind) {
-        ("v1", "Node") => {
-            Some(convert::node(&form::<core::v1::Node>(document, &kind, value)?).map_err(meaning)?.into())
+    let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let object = decode::object(&version, &kind, value).map_err(|error| match error {
+        DecodeError::Meaning(source) => ManifestError::Meaning { document, source },
+        DecodeError::Form(error) => {
+            ManifestError::Form { document, kind, name, problem: error.to_string() }
         }
-        ("v1", "Namespace") => Some(
-            convert::namespace(&form::<core::v1::Namespace>(document, &kind, value)?)
-                .map_err(meaning)?
-                .into(),
-        ),
-        ("v1", "Pod") => {
-            Some(convert::pod(&form::<core::v1::Pod>(document, &kind, value)?).map_err(meaning)?.into())
-        }
-        ("v1", "Service") => {
-            let service = form::<core::v1::Service>(document, &kind, value)?;
-            convert::service(&service).map_err(meaning)?.map(Object::from)
-        }
-        ("discovery.k8s.io/v1", "EndpointSlice") => {
-            let slice = form::<discovery::v1::EndpointSlice>(document, &kind, value)?;
-            convert::slice(&slice).map_err(meaning)?.map(Object::from)
-        }
-        ("networking.k8s.io/v1", "NetworkPolicy") => {
-            let policy = form::<networking::v1::NetworkPolicy>(document, &kind, value)?;
-            Some(convert::policy(&policy).map_err(meaning)?.into())
-        }
-        _ => None,
-    };
+    })?;
     objects.extend(object);
     Ok(())
-}
-
-fn form<T: DeserializeOwned>(document: usize, kind: &str, value: Value) -> Result<T, ManifestError> {
-    let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    serde_json::from_value(value).map_err(|error| ManifestError::Form {
-        document,
-        kind: kind.to_owned(),
-        name,
-        problem: error.to_string(),
-    })
 }
 
 #[cfg(test)]

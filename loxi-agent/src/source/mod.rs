@@ -3,6 +3,7 @@
 //! A [`Source`] sends events until its receiver is gone. What it can't read changes nothing: what it told before stands,
 //! and it says that it is stale, and why.
 
+mod decode;
 mod directory;
 mod kubernetes;
 pub mod manifest;

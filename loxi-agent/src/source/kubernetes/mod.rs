@@ -16,18 +16,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use k8s_openapi::api::{core, discovery, networking};
 use kube::Client;
+use kube::runtime::watcher;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::{Source, Update};
 use crate::cluster::Event;
-use crate::cluster::convert;
-use crate::cluster::model::{Kind, Name, Object};
+use crate::cluster::model::{Kind, Name};
 
 pub use connect::{ConnectError, Server};
 use observe::Observer;
+use watch::Watch;
 
 /// What watches may have told that nobody has taken yet.
 const WAITING: usize = 1024;
@@ -151,33 +151,17 @@ impl Source for Kubernetes {
 /// A watch for each kind.
 fn watches(client: &Client, tell: &mpsc::Sender<Told>) -> JoinSet<()> {
     let mut watches = JoinSet::new();
-    let some = |object: Object| Some(object);
-    let all = kube::runtime::watcher::Config::default;
-    // What somebody else serves, and what has no address, is none of ours.
-    let served = || all().labels("!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless");
-    let of = |kind| watch::Watch { kind, tell: tell.clone() };
-    watches.spawn(of(Kind::Node).run(client.clone(), all(), move |it: &core::v1::Node| {
-        convert::node(it).map(Object::from).map(some)
-    }));
-    watches.spawn(of(Kind::Namespace).run(client.clone(), all(), move |it: &core::v1::Namespace| {
-        convert::namespace(it).map(Object::from).map(some)
-    }));
-    watches.spawn(of(Kind::Pod).run(client.clone(), all(), move |it: &core::v1::Pod| {
-        convert::pod(it).map(Object::from).map(some)
-    }));
-    watches.spawn(of(Kind::Service).run(client.clone(), served(), |it: &core::v1::Service| {
-        Ok(convert::service(it)?.map(Object::from))
-    }));
-    watches.spawn(of(Kind::EndpointSlice).run(
-        client.clone(),
-        served(),
-        |it: &discovery::v1::EndpointSlice| Ok(convert::slice(it)?.map(Object::from)),
-    ));
-    watches.spawn(of(Kind::NetworkPolicy).run(
-        client.clone(),
-        all(),
-        move |it: &networking::v1::NetworkPolicy| convert::policy(it).map(Object::from).map(some),
-    ));
+    for kind in Kind::ALL.iter().copied() {
+        let all = watcher::Config::default();
+        let config = match kind {
+            // What somebody else serves, and what has no address, is none of ours.
+            Kind::Service | Kind::EndpointSlice => {
+                all.labels("!service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless")
+            }
+            _ => all,
+        };
+        watches.spawn(Watch { kind, tell: tell.clone() }.run(client.clone(), config));
+    }
     watches
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tower::{Layer, Service};
 
 use super::Told;
+use super::watch::kind_of;
 use crate::cluster::model::Kind;
 
 /// Tells of watches that are accepted.
@@ -44,18 +45,7 @@ pub(super) struct Observed<S> {
 fn watched(request: &Request<Body>) -> Option<Kind> {
     let asks = request.uri().query()?.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1"));
     let plural = request.uri().path().rsplit('/').next().filter(|_| asks)?;
-    Kind::ALL.iter().copied().find(|kind| plural_of(*kind) == plural)
-}
-
-fn plural_of(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Node => "nodes",
-        Kind::Namespace => "namespaces",
-        Kind::Pod => "pods",
-        Kind::Service => "services",
-        Kind::EndpointSlice => "endpointslices",
-        Kind::NetworkPolicy => "networkpolicies",
-    }
+    kind_of(plural)
 }
 
 impl<S, B> Service<Request<Body>> for Observed<S>

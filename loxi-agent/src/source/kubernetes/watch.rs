@@ -1,20 +1,20 @@
 //! One kind's watch.
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 use std::pin::pin;
 
 use futures_util::StreamExt;
-use kube::runtime::watcher::{self, watcher};
+use k8s_openapi::api::{core, discovery, networking};
+use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client};
 use tokio::sync::mpsc;
 
 use super::Told;
 use crate::cluster::Event;
-use crate::cluster::convert::ConvertError;
 use crate::cluster::model::{Kind, Name, Object, Reference};
+use crate::source::decode::{self, DecodeError};
 
 /// How many objects a page of a list has.
 const PAGE: u32 = 500;
@@ -31,18 +31,15 @@ struct Unheard;
 
 impl Watch {
     /// Watches until nobody listens.
-    pub(super) async fn run<K, F>(self, client: Client, config: watcher::Config, convert: F)
-    where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-        F: Fn(&K) -> Result<Option<Object>, ConvertError> + Send,
-    {
-        let api: Api<K> = Api::all(client);
+    pub(super) async fn run(self, client: Client, config: watcher::Config) {
+        // Untyped: an object whose form is wrong would else be an error of the watch, and lost.
+        let api: Api<DynamicObject> = Api::all_with(client, &resource(self.kind));
         let stream = watcher(api, config.page_size(PAGE)).default_backoff();
         let mut stream = pin!(stream);
         let mut listing = Listing::default();
         while let Some(next) = stream.next().await {
             let told = match next {
-                Ok(event) => self.event(event, &mut listing, &convert).await,
+                Ok(event) => self.event(event, &mut listing).await,
                 Err(error) => self.failed(&error).await,
             };
             if told.is_err() {
@@ -65,11 +62,10 @@ impl Watch {
         self.say(Told::Failed(kind, why)).await
     }
 
-    async fn event<K: Resource<DynamicType = ()>>(
+    async fn event(
         &self,
-        event: watcher::Event<K>,
+        event: watcher::Event<DynamicObject>,
         listing: &mut Listing,
-        convert: &impl Fn(&K) -> Result<Option<Object>, ConvertError>,
     ) -> Result<(), Unheard> {
         match event {
             watcher::Event::Init => {
@@ -79,7 +75,7 @@ impl Watch {
             }
             watcher::Event::InitApply(object) => {
                 let name = name_of(&object);
-                match self.understood(&name, convert(&object), listing).await? {
+                match self.understood(&name, object, listing).await? {
                     Converted::Object(object) => listing.objects.push(object),
                     // Told as gone with the others, if it was known.
                     Converted::Nothing => return Ok(()),
@@ -103,7 +99,7 @@ impl Watch {
             }
             watcher::Event::Apply(object) => {
                 let name = name_of(&object);
-                match self.understood(&name, convert(&object), listing).await? {
+                match self.understood(&name, object, listing).await? {
                     Converted::Object(object) => {
                         listing.known.insert(name);
                         self.say(Told::Event(Event::Put(object))).await
@@ -128,10 +124,12 @@ impl Watch {
     async fn understood(
         &self,
         name: &Name,
-        converted: Result<Option<Object>, ConvertError>,
+        object: DynamicObject,
         listing: &mut Listing,
     ) -> Result<Converted, Unheard> {
-        let converted = match converted {
+        let of = resource(self.kind);
+        let decoded = serde_json::to_value(object).map_err(DecodeError::from);
+        let converted = match decoded.and_then(|value| decode::object(&of.api_version, &of.kind, value)) {
             Ok(Some(object)) => Converted::Object(object),
             Ok(None) => Converted::Nothing,
             Err(error) => {
@@ -181,8 +179,25 @@ struct Listing {
     seen: BTreeSet<Name>,
 }
 
-fn name_of(object: &impl Resource<DynamicType = ()>) -> Name {
-    let meta = object.meta();
+/// What the API calls a kind.
+fn resource(kind: Kind) -> ApiResource {
+    match kind {
+        Kind::Node => ApiResource::erase::<core::v1::Node>(&()),
+        Kind::Namespace => ApiResource::erase::<core::v1::Namespace>(&()),
+        Kind::Pod => ApiResource::erase::<core::v1::Pod>(&()),
+        Kind::Service => ApiResource::erase::<core::v1::Service>(&()),
+        Kind::EndpointSlice => ApiResource::erase::<discovery::v1::EndpointSlice>(&()),
+        Kind::NetworkPolicy => ApiResource::erase::<networking::v1::NetworkPolicy>(&()),
+    }
+}
+
+/// The kind whose objects are called so in paths.
+pub(super) fn kind_of(plural: &str) -> Option<Kind> {
+    Kind::ALL.iter().copied().find(|kind| resource(*kind).plural == plural)
+}
+
+fn name_of(object: &DynamicObject) -> Name {
+    let meta = &object.metadata;
     let name = meta.name.clone().unwrap_or_default();
     match &meta.namespace {
         Some(namespace) => Name::new(namespace.clone(), name),

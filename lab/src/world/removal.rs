@@ -34,11 +34,11 @@ pub fn remove(plan: &Plan) -> Result<Removed, WorldError> {
 
 pub(super) fn remove_claimed(plan: &Plan, _claim: &Claim) -> Result<Removed, WorldError> {
     let mut first = None;
-    let mut removed = Removed::default();
-    removed.processes = namespaces(plan).and_then(|spaces| end_processes(&spaces)).unwrap_or_else(|error| {
+    let processes = namespaces(plan).and_then(|spaces| end_processes(&spaces)).unwrap_or_else(|error| {
         first.get_or_insert(error);
         0
     });
+    let mut removed = Removed { processes, namespaces: 0 };
     for spot in Spot::all() {
         match NetNs::delete_at(netns_file(plan, spot)) {
             Ok(()) => removed.namespaces += 1,

@@ -167,7 +167,7 @@ impl Pods {
 fn local_ports(host_ports: &[HostPort], addresses: &[Address]) -> Vec<LocalPort> {
     let of = |port: &HostPort, target: &Address| {
         let fits = port.address.is_none_or(|address| address.is_ipv4() == target.address.is_ipv4());
-        fits.then(|| LocalPort {
+        fits.then_some(LocalPort {
             address: port.address,
             protocol: match port.protocol {
                 Protocol::Tcp => "tcp",

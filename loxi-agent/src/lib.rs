@@ -16,6 +16,7 @@ pub mod keep;
 pub mod node;
 pub mod options;
 pub mod pods;
+pub mod preflight;
 pub mod reach;
 pub mod run;
 pub mod source;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use loxi_core::net::IpPrefix;
 use loxi_linux::layout::Offloads;
 
@@ -11,9 +11,21 @@ use loxi_linux::layout::Offloads;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "loxi-agent", version, after_help = AFTER_HELP)]
 #[command(group(ArgGroup::new("source").required(true)))]
+#[command(subcommand_negates_reqs = true)]
 pub struct Options {
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// This node's name in the cluster.
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "NODE_NAME",
+        required = true,
+        default_value = "",
+        hide_default_value = true
+    )]
     pub node_name: String,
 
     /// A folder of manifests that the cluster is read from, and watched.
@@ -104,6 +116,15 @@ pub struct Options {
     pub log: String,
 }
 
+/// What an agent does but run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Looks whether this machine has what an agent and its daemon need. Changes nothing; exit code 1 if something is missing.
+    Preflight,
+    /// Removes what an instance has made of this machine, once its agent and daemon have ended.
+    Cleanup,
+}
+
 /// Offloads by their name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OffloadsName {
@@ -165,6 +186,7 @@ Signals: SIGTERM and SIGINT end the agent. The node goes on forwarding; what cha
 caught up with at the next start.
 
 Examples:
+  loxi-agent --cni-conf-dir /etc/cni/net.d preflight
   loxi-agent --node-name n1 --manifests /etc/loxi/cluster
   loxi-agent --node-name n1 --kubernetes --api-server https://10.0.0.1:6443 --cni-conf-dir /etc/cni/net.d
   loxi-agent --node-name n1 --manifests cluster --instance try --listen 127.0.0.1:9465 --log debug";

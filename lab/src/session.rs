@@ -307,8 +307,7 @@ impl Session {
 /// Starts what a node is made by, and attaches its pods.
 async fn start_node(world: &World, node: u8, setup: &Setup) -> Result<(Agent, Daemon), SessionError> {
     let Setup { backend, hooks, programs, .. } = setup;
-    let mut agent =
-        Agent::start(world, node, &programs.loxi_agent, &programs.host_local, *backend, *hooks)?;
+    let mut agent = Agent::start(world, node, &programs.loxi_agent, &programs.host_local, *backend, *hooks)?;
     let daemon = Daemon::start(world, node, &programs.loxilightd, *backend, *hooks).await?;
     agent.ready().await?;
     let (plugin, host_local) = (&*programs.loxi_cni, &*programs.host_local);

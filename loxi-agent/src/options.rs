@@ -189,7 +189,9 @@ mod tests {
         };
         assert!(of(&["--kubernetes", "--api-server", "https://a:6443"]).unwrap().kubernetes);
         of(&["--kubeconfig", "f"]).unwrap();
-        for bad in [&[][..], &["--kubernetes", "--manifests", "m"], &["--manifests", "m", "--api-server", "u"]] {
+        for bad in
+            [&[][..], &["--kubernetes", "--manifests", "m"], &["--manifests", "m", "--api-server", "u"]]
+        {
             of(bad).unwrap_err();
         }
         assert_eq!(port_range("30000-32767"), Ok((30000, 32767)));

@@ -159,7 +159,8 @@ fn namespace() -> Value {
 async fn every_source_tells_the_cluster_that_there_is() {
     for world in World::each().await {
         let name = world.name();
-        let mut there = vec![node("n1", "10.244.1.0/24"), namespace(), pod("a", "x"), slice("s-1"), policy("p")];
+        let mut there =
+            vec![node("n1", "10.244.1.0/24"), namespace(), pod("a", "x"), slice("s-1"), policy("p")];
         there.iter().for_each(|object| world.put(object));
         let mut listener = Listener::new(world.source().await);
         listener.until_it_is(name, &there).await;

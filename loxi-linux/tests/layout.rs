@@ -52,6 +52,7 @@ impl Node {
             addresses: vec!["10.244.1.10/24".parse().unwrap(), "fd00:10:244:1::a/64".parse().unwrap()],
             gateways: self.spec.switch.clone(),
             mac: mac_for("n1", "pod1"),
+            local_ports: Vec::new(),
         }
     }
 

@@ -172,6 +172,7 @@ impl World {
             addresses: vec![Prefix::host(address)],
             gateways: settings.switch(true).into_iter().collect(),
             mac,
+            local_ports: Vec::new(),
         };
         layout.add_pod(&RealSys, &pod).unwrap();
         Attachment {

@@ -72,7 +72,8 @@ fn host_port(settings: &Settings, attachment: &Attachment, port: &HostPort) -> V
     let origin = Origin(format!("hostPort {host_port} of port {}", attachment.port));
     let mut entities = Vec::new();
     for own in settings.node_ips.iter().filter(|own| address.is_none_or(|address| address == **own)) {
-        let Some(target) = attachment.addresses.iter().find(|target| target.is_ipv4() == own.is_ipv4()) else {
+        let Some(target) = attachment.addresses.iter().find(|target| target.is_ipv4() == own.is_ipv4())
+        else {
             continue;
         };
         let Ok(name) = BackendName::new(format!("host-port:{target}/{container_port}")) else { continue };
@@ -143,7 +144,8 @@ mod tests {
         let settings = fixture::settings();
         let mut attachment = fixture::attachment(1);
         assert_eq!(services(&attachment), []);
-        let port = |address| HostPort { address, protocol: Protocol::Tcp, host_port: 80, container_port: 8080 };
+        let port =
+            |address| HostPort { address, protocol: Protocol::Tcp, host_port: 80, container_port: 8080 };
         attachment.host_ports = vec![port(None)];
         let of_family = |ip: &&IpAddr| attachment.addresses.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
         let meant = settings.node_ips.iter().filter(of_family).count();

@@ -6,11 +6,13 @@ use loxi_cni_proto::{Attached, Dns, Interface, Route};
 use loxi_core::net::{MacAddr, Mtu};
 use loxi_linux::Prefix;
 use loxi_linux::layout::{Layout, LayoutSpec, PodSpec, mac_for};
+use loxi_linux::nftables::LocalPort;
 use loxi_linux::sys::{Ns, Sys};
 
 use super::invocation::Wanted;
 use super::{Address, Complete, Entry, Invocation, PodError, PodNetwork, Pods, State, is_there};
-use crate::intent::Attachment;
+use crate::cluster::model::Protocol;
+use crate::intent::{Attachment, HostPort};
 use crate::ipam::Range;
 
 /// An interface that was made.
@@ -134,6 +136,7 @@ impl Pods {
             addresses: addresses.iter().map(|each| Prefix { addr: each.address, len: each.len }).collect(),
             gateways: addresses.iter().map(|each| each.gateway).collect(),
             mac: loxi_linux::MacAddr(mac.octets()),
+            local_ports: local_ports(&wanted.host_ports, &addresses),
         };
         let layout = Layout::existing(LayoutSpec { mtu: mtu.get().into(), ..network.layout.clone() });
         let port = self.blocking(move |sys| Ok(layout.add_pod(sys, &pod)?)).await?;
@@ -157,6 +160,25 @@ impl Pods {
         let netns = invocation.netns.display().to_string();
         Ok(Added { attachment, addresses, port_mac: port.mac, netns, dns: wanted.dns })
     }
+}
+
+/// The ports of the node that lead to the pod, as its own processes use them; those of the wire and of pods are the
+/// dataplane's.
+fn local_ports(host_ports: &[HostPort], addresses: &[Address]) -> Vec<LocalPort> {
+    let of = |port: &HostPort, target: &Address| {
+        let fits = port.address.is_none_or(|address| address.is_ipv4() == target.address.is_ipv4());
+        fits.then(|| LocalPort {
+            address: port.address,
+            protocol: match port.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+                Protocol::Sctp => "sctp",
+            },
+            port: port.host_port,
+            target: (target.address, port.container_port),
+        })
+    };
+    host_ports.iter().flat_map(|port| addresses.iter().filter_map(move |target| of(port, target))).collect()
 }
 
 fn is_free(sys: &dyn Sys, netns: &Ns, ifname: &str) -> Result<(), PodError> {

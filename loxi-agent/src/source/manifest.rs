@@ -75,9 +75,7 @@ fn one(document: usize, mut value: Value, objects: &mut Vec<Object>) -> Result<(
     let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let object = decode::object(&version, &kind, value).map_err(|error| match error {
         DecodeError::Meaning(source) => ManifestError::Meaning { document, source },
-        DecodeError::Form(error) => {
-            ManifestError::Form { document, kind, name, problem: error.to_string() }
-        }
+        DecodeError::Form(error) => ManifestError::Form { document, kind, name, problem: error.to_string() },
     })?;
     objects.extend(object);
     Ok(())

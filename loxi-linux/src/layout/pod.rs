@@ -1,9 +1,9 @@
 //! A pod's connection: a veth from the dataplane's namespace to the pod's.
 
 use super::run::{Run, find, step};
-use super::{LayoutError, LayoutSpec, PodPort, PodSpec, mac_for, node};
+use super::{HOST, LayoutError, LayoutSpec, PodPort, PodSpec, mac_for, node};
 use crate::Prefix;
-use crate::nftables::{Family, TableId};
+use crate::nftables::{self, Family, TableId};
 use crate::rtnetlink::Route;
 use crate::sys::{End, Sys};
 use crate::sysctl::device_key;
@@ -32,6 +32,12 @@ pub(super) fn add(sys: &dyn Sys, spec: &LayoutSpec, pod: &PodSpec) -> Result<Pod
         }
         run.route(&pod.netns, &Route::via(Prefix::any(*gateway), *gateway, dev))?;
     }
+    if !pod.local_ports.is_empty() {
+        // Else the kernel sends nothing out that comes from a loopback address.
+        run.sysctl(&spec.instance.root, &device_key("ipv4", HOST, "route_localnet"), "1")?;
+        let table = nftables::local_ports(&spec.instance.table(&pod.port), HOST, &pod.local_ports);
+        run.table(&spec.instance.root, &table?)?;
+    }
     run.keep();
     Ok(PodPort { name: pod.port.clone(), netns: ns, mac })
 }
@@ -45,8 +51,11 @@ pub(super) fn remove(sys: &dyn Sys, spec: &LayoutSpec, port: &str) -> Result<(),
         }
         sys.link_delete(&ns, port).map_err(step(format!("delete {port}")))?;
     }
-    let id = TableId { family: Family::Netdev, name: spec.instance.table(port) };
-    sys.nft_delete(&ns, &id).map_err(step(format!("delete table {}", id.name)))
+    for (ns, family) in [(&spec.instance.root, Family::Inet), (&ns, Family::Netdev)] {
+        let id = TableId { family, name: spec.instance.table(port) };
+        sys.nft_delete(ns, &id).map_err(step(format!("delete table {}", id.name)))?;
+    }
+    Ok(())
 }
 
 fn check(pod: &PodSpec) -> Result<(), LayoutError> {

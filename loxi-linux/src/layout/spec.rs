@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::LayoutError;
+use crate::nftables::LocalPort;
 use crate::sys::Ns;
 use crate::{MacAddr, Prefix};
 
@@ -233,6 +234,8 @@ pub struct PodSpec {
     pub gateways: Vec<IpAddr>,
     /// The pod's Ethernet address.
     pub mac: MacAddr,
+    /// Ports of the node that lead its own processes to the pod.
+    pub local_ports: Vec<LocalPort>,
 }
 
 /// An Ethernet address that is the same each time: locally administered, from a seed

@@ -1,4 +1,5 @@
 use super::*;
+use crate::nftables::LocalPort;
 use crate::sys::FakeSys;
 
 fn spec() -> LayoutSpec {
@@ -26,6 +27,7 @@ fn pod() -> PodSpec {
         addresses: vec!["10.244.1.10/32".parse().unwrap(), "fd00:10:244:1::a/64".parse().unwrap()],
         gateways: vec!["10.244.1.1".parse().unwrap(), "fd00:10:244:1::1".parse().unwrap()],
         mac: mac_for("n1", "pod1"),
+        local_ports: Vec::new(),
     }
 }
 
@@ -246,4 +248,24 @@ fn ethernet_addresses_are_local_stable_and_differ() {
     let all: std::collections::BTreeSet<_> =
         (0..20).flat_map(|n| (0..50).map(move |p| mac_for(&n.to_string(), &p.to_string()))).collect();
     assert_eq!(all.len(), 1000);
+}
+
+#[test]
+fn ports_of_the_node_lead_to_a_pod_as_long_as_it_is_there() {
+    let sys = node();
+    let layout = Layout::ensure(&sys, &spec()).unwrap();
+    let port = LocalPort {
+        address: None,
+        protocol: "tcp",
+        port: 80,
+        target: ("10.244.1.10".parse().unwrap(), 8080),
+    };
+    let before = sys.state().namespaces[&Ns::at("/t/root")].tables.clone();
+    layout.add_pod(&sys, &PodSpec { local_ports: vec![port], ..pod() }).unwrap();
+    let tables = sys.state().namespaces[&Ns::at("/t/root")].tables.clone();
+    let new: Vec<&String> =
+        tables.iter().filter(|(id, _)| !before.contains_key(*id)).map(|(_, text)| text).collect();
+    assert!(new.len() == 1 && new[0].contains("dnat ip to 10.244.1.10:8080"), "{new:?}");
+    layout.remove_pod(&sys, &pod().port).unwrap();
+    assert_eq!(sys.state().namespaces[&Ns::at("/t/root")].tables, before);
 }

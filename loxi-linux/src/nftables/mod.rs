@@ -9,7 +9,7 @@ mod rulesets;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
-pub use rulesets::{Drop, ingress_drops, masquerade};
+pub use rulesets::{Drop, LocalPort, ingress_drops, local_ports, masquerade};
 
 /// Why a ruleset was not applied or read.
 #[derive(Debug, thiserror::Error)]

@@ -65,6 +65,49 @@ pub fn ingress_drops(name: &str, devices: &[(&str, Vec<Drop>)]) -> Result<Table,
     Table::new(Family::Netdev, name, body)
 }
 
+/// A port of this machine that leads its own processes somewhere else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalPort {
+    /// The machine's address; none: any of them, the loopback's too.
+    pub address: Option<IpAddr>,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: &'static str,
+    /// The port.
+    pub port: u16,
+    /// Where it leads: an address of the same family, and its port.
+    pub target: (IpAddr, u16),
+}
+
+/// Leads what this machine's processes send to ports of their own machine by `device` to somebody else, as whom the address
+/// of that device asks: what a process sends to its own machine never comes to a dataplane.
+///
+/// # Errors
+/// If a name can't be written in nft's language.
+pub fn local_ports(name: &str, device: &str, ports: &[LocalPort]) -> Result<Table, NftError> {
+    checked(device)?;
+    let mut body = String::from("chain output {\ntype nat hook output priority -100; policy accept;\n");
+    for LocalPort { address, protocol, port, target: (to, to_port) } in ports {
+        checked(protocol)?;
+        let (ip, family) = if to.is_ipv4() { ("ip", "ipv4") } else { ("ip6", "ipv6") };
+        let to = if to.is_ipv4() { to.to_string() } else { format!("[{to}]") };
+        let own = match address {
+            Some(address) => format!("{ip} daddr {address}"),
+            None => format!("meta nfproto {family} fib daddr type local"),
+        };
+        let _ = writeln!(body, "{own} {protocol} dport {port} dnat {ip} to {to}:{to_port}");
+    }
+    body.push_str("}\nchain postrouting {\ntype nat hook postrouting priority srcnat; policy accept;\n");
+    for LocalPort { protocol, target: (to, to_port), .. } in ports {
+        let ip = word(*to);
+        let _ = writeln!(
+            body,
+            "oifname \"{device}\" ct status dnat {ip} daddr {to} {protocol} dport {to_port} masquerade"
+        );
+    }
+    body.push_str("}\n");
+    Table::new(Family::Inet, name, body)
+}
+
 /// Gives pods' traffic to the outside the node's address: what comes from one of `pods`, leaves by `device`
 /// and does not go to one of `cluster`.
 ///
@@ -112,6 +155,21 @@ mod tests {
         let ports = "ip daddr 172.18.0.1 meta l4proto { tcp, udp } th dport 30000-32767 counter drop";
         assert!(script.contains(ports), "{script}");
         assert!(script.contains("device \"hs1\""), "{script}");
+        let port = |address: Option<&str>, target: &str| LocalPort {
+            address: address.map(|text| text.parse().unwrap()),
+            protocol: "tcp",
+            port: 80,
+            target: (target.parse().unwrap(), 8080),
+        };
+        let ports = [port(Some("127.0.0.1"), "10.244.1.10"), port(None, "fd00:1::a")];
+        let script = local_ports("loxi_a_hs1", "loxi_host", &ports).unwrap().script();
+        for rule in [
+            "ip daddr 127.0.0.1 tcp dport 80 dnat ip to 10.244.1.10:8080",
+            "meta nfproto ipv6 fib daddr type local tcp dport 80 dnat ip6 to [fd00:1::a]:8080",
+            "oifname \"loxi_host\" ct status dnat ip daddr 10.244.1.10 tcp dport 8080 masquerade",
+        ] {
+            assert!(script.contains(rule), "{rule}: {script}");
+        }
         let pods = ["10.244.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()];
         let cluster = ["10.244.0.0/16".parse().unwrap()];
         let script = masquerade("loxi_a", "eth0", &pods, &cluster).unwrap().script();

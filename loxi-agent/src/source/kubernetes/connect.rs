@@ -58,7 +58,8 @@ impl Server {
         };
         if let Some(text) = address {
             let wrong = |reason: String| ConnectError::Address { text: text.to_owned(), reason };
-            let uri: http::Uri = text.parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
+            let uri: http::Uri =
+                text.parse().map_err(|error: http::uri::InvalidUri| wrong(error.to_string()))?;
             if uri.host().is_none() || !matches!(uri.scheme_str(), Some("http" | "https")) {
                 return Err(wrong("no address such as https://10.0.0.1:6443".into()));
             }

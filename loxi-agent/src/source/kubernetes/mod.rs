@@ -118,7 +118,9 @@ impl Health {
 
     fn stale(&self) -> Option<String> {
         let failed = self.failed.iter().map(|(kind, why)| format!("watching {}s: {why}", kind.name())).next();
-        failed.or_else(|| self.wrong.iter().map(|((kind, name), why)| format!("{} {name}: {why}", kind.name())).next())
+        failed.or_else(|| {
+            self.wrong.iter().map(|((kind, name), why)| format!("{} {name}: {why}", kind.name())).next()
+        })
     }
 }
 

@@ -86,7 +86,8 @@ mod tests {
     fn watches_are_told_from_lists_by_kind() {
         let kind = |uri: &str| watched(&Request::get(uri).body(Body::empty()).unwrap());
         assert_eq!(kind("http://a/api/v1/pods?&watch=true&resourceVersion=1"), Some(Kind::Pod));
-        let policies = "http://a/apis/networking.k8s.io/v1/networkpolicies?allowWatchBookmarks=true&watch=true";
+        let policies =
+            "http://a/apis/networking.k8s.io/v1/networkpolicies?allowWatchBookmarks=true&watch=true";
         assert_eq!(kind(policies), Some(Kind::NetworkPolicy));
         assert_eq!(kind("http://a/api/v1/pods?limit=500"), None);
         assert_eq!(kind("http://a/api/v1/secrets?watch=true"), None);

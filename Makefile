@@ -11,13 +11,15 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BACKEND ?= ebpf
 HOOKS ?= tc
 FUZZ_SECONDS ?= 30
+# Root's home is another.
+E2E_CACHE := $(or $(LOXI_E2E_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/loxi/e2e)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-vm bench bench-lab mutate clean-lab fuzz
+.PHONY: help run test test-vm e2e-deps e2e bench bench-lab mutate clean-lab fuzz
 
 help: ## show this
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
-	  || sed -nE 's/^([a-z-]+):.*## (.*)/  make \1   \2/p' $(firstword $(MAKEFILE_LIST))
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | column -t -s '|' 2>/dev/null \
+	  || sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1   \2/p' $(firstword $(MAKEFILE_LIST))
 
 run: ## the two-node lab, until Ctrl-C (ONCE=1: run its table and exit; HOOKS=xdp|both; BACKEND=reference; LAB_ARGS=...)
 	@scripts/preflight run
@@ -29,6 +31,15 @@ test: ## everything that CI holds the tree to
 
 test-vm: ## tests that depend on the kernel, under Debian's 6.1 and 6.12 in virtual machines (KERNELS=6.1: only that)
 	@scripts/test-vm $(KERNELS)
+
+e2e-deps: ## Kubernetes for make e2e, built from its modules and kept (10 minutes and Go at first, nothing after that)
+	@scripts/preflight e2e-deps
+	@e2e/build
+
+e2e: ## a real Kubernetes of two nodes on loxi: conformance tests of its network (CNI=reference: the control; KEEP=1: stays)
+	@scripts/preflight e2e
+	cargo build --release --bin loxilightd --bin loxi-agent --bin loxi-cni --bin llcli
+	$(SUDO) env LOXI_E2E_CACHE="$(E2E_CACHE)" CARGO_TARGET_DIR="$(abspath $(TARGET))" CNI="$(CNI)" KEEP="$(KEEP)" e2e/run
 
 mutate: ## wrong eBPF programs, for the conformance rows to notice (ONLY=9: of that stage; ONLY=affinity: by a word)
 	@cargo xtask ebpf --mutate $(ONLY)

@@ -9,8 +9,8 @@ use crate::program::{Program, ProgramError, forget};
 use crate::services::NODE_PORT;
 use crate::world::{CLUSTER, World, node_run};
 
-/// Where runtimes would look for the network, in a node's view.
-const NET_D: &str = "/run/lab/net.d";
+/// Where runtimes would look for the network, below a node's `/run`.
+const NET_D: &str = "lab/net.d";
 
 /// A running agent; it ends with this value.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Agent {
 /// The network configuration that a node's agent publishes, as the machine sees it.
 #[must_use]
 pub fn configuration(plan: &Plan, node: u8) -> PathBuf {
-    node_run(plan, node).join("lab/net.d/05-loxi.conflist")
+    node_run(plan, node).join(NET_D).join("05-loxi.conflist")
 }
 
 impl Agent {
@@ -53,7 +53,7 @@ impl Agent {
         command
             .args(["--node-name", &format!("n{node}"), "--manifests", &format!("/run/{CLUSTER}")])
             .args(["--instance", &plan.node_instance(node), "--state-dir", "/run/lab/state"])
-            .args(["--cni-conf-dir", NET_D, "--cni-bin-dir"])
+            .args(["--cni-conf-dir", &format!("/run/{NET_D}"), "--cni-bin-dir"])
             .arg(host_local)
             .args(["--cluster-cidr", &list(plan::cluster_cidr), "--service-cidr", &list(plan::service_cidr)])
             .args(["--vni", &plan::VNI.to_string(), "--max-flows", "65536"])
@@ -71,11 +71,5 @@ impl Agent {
     /// If it has ended, or takes too long.
     pub async fn ready(&mut self) -> Result<(), ProgramError> {
         self.program.ready(&self.configuration).await
-    }
-
-    /// Its process.
-    #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.program.pid()
     }
 }

@@ -26,10 +26,8 @@ pub enum AttachError {
         reason: String,
     },
     /// The plugin can't be started or told.
-    #[error("loxi-cni {verb} of {pod}: {source}")]
+    #[error("loxi-cni ADD of {pod}: {source}")]
     Io {
-        /// What it was to do.
-        verb: &'static str,
         /// For whom.
         pod: String,
         /// The system's answer.
@@ -39,10 +37,8 @@ pub enum AttachError {
     #[error(transparent)]
     Place(#[from] PlaceError),
     /// The plugin says no, or something that it shouldn't.
-    #[error("loxi-cni {verb} of {pod}: {answer}")]
+    #[error("loxi-cni ADD of {pod}: {answer}")]
     Refused {
-        /// What it was to do.
-        verb: &'static str,
         /// For whom.
         pod: String,
         /// Its answer.
@@ -70,34 +66,25 @@ impl Runtime<'_> {
     /// If it hasn't got it, or it has others.
     pub fn add(&self, pod: u8) -> Result<(), AttachError> {
         let spot = Spot::Pod(self.node, pod);
-        let answer = self.call("ADD", pod)?;
+        let answer = self.ask(spot, &self.configuration(pod)?)?;
         let addresses = answer["ips"].as_array().into_iter().flatten();
         let addresses: Vec<IpAddr> =
             addresses.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect();
         if addresses == Family::ALL.map(|family| plan::pod(self.node, pod, family)) {
             Ok(())
         } else {
-            Err(AttachError::Refused { verb: "ADD", pod: spot.to_string(), answer: answer.to_string() })
+            Err(AttachError::Refused { pod: spot.to_string(), answer: answer.to_string() })
         }
     }
 
-    /// Takes a pod's interface away.
-    ///
-    /// # Errors
-    /// If it could not be.
-    pub fn del(&self, pod: u8) -> Result<(), AttachError> {
-        self.call("DEL", pod).map(drop)
-    }
-
-    fn call(&self, verb: &'static str, pod: u8) -> Result<Value, AttachError> {
-        let spot = Spot::Pod(self.node, pod);
+    /// The plugin's answer.
+    fn ask(&self, spot: Spot, input: &Value) -> Result<Value, AttachError> {
         let (world, plan) = (self.world, self.world.plan());
-        let failed = |source| AttachError::Io { verb, pod: spot.to_string(), source };
-        let input = self.configuration(pod)?;
+        let failed = |source| AttachError::Io { pod: spot.to_string(), source };
         let mut command = Command::new(self.plugin);
         command
             .env_clear()
-            .env("CNI_COMMAND", verb)
+            .env("CNI_COMMAND", "ADD")
             .env("CNI_CONTAINERID", format!("{}-{spot}", plan.instance()))
             .env("CNI_NETNS", format!("/run/{PODS_NETNS}/{spot}"))
             .env("CNI_IFNAME", "eth0")
@@ -113,18 +100,12 @@ impl Runtime<'_> {
             child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.to_string().as_bytes()));
         let output = child.wait_with_output().map_err(failed)?;
         let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+        let refused = |answer| AttachError::Refused { pod: spot.to_string(), answer };
         if !output.status.success() {
-            return Err(AttachError::Refused { verb, pod: spot.to_string(), answer });
+            return Err(refused(answer));
         }
         told.map_err(failed)?;
-        if verb == "DEL" {
-            return Ok(Value::Null);
-        }
-        serde_json::from_str(&answer).map_err(|_| AttachError::Refused {
-            verb,
-            pod: spot.to_string(),
-            answer,
-        })
+        serde_json::from_str(&answer).map_err(|_| refused(answer))
     }
 
     /// The plugin's configuration as a runtime makes it from a list (CNI specification, "Derive plugin configuration").

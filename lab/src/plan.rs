@@ -243,18 +243,6 @@ impl Plan {
     pub fn switch_mac(&self, node: u8) -> MacAddr {
         mac_for(&self.node_instance(node), layout::SWITCH)
     }
-
-    /// The host's Ethernet address in the pod network.
-    #[must_use]
-    pub fn host_mac(&self, node: u8) -> MacAddr {
-        mac_for(&self.node_instance(node), layout::HOST)
-    }
-
-    /// The VTEP's Ethernet address.
-    #[must_use]
-    pub fn vtep_mac(&self, node: u8) -> MacAddr {
-        mac_for(&self.node_instance(node), layout::VTEP)
-    }
 }
 
 #[cfg(test)]

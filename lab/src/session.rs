@@ -146,12 +146,6 @@ impl Session {
         &self.daemons
     }
 
-    /// Its agents.
-    #[must_use]
-    pub fn agents(&self) -> &[Agent] {
-        &self.agents
-    }
-
     /// Kills a node's daemon.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use loxi_linux::netns::{NetNs, NetNsError};
 use loxi_linux::process::{self, Process, Stop};
 
-use super::{Claim, WorldError, folder, netns_file, node};
+use super::{Claim, WorldError, file, folder, netns_file, node};
 use crate::plan::{NODES, Plan, Spot};
 
 /// How long a process may take to end when asked.
@@ -104,9 +104,7 @@ fn end_processes(spaces: &[NetNs]) -> Result<usize, WorldError> {
 
 fn remove_folder(path: &Path) -> Result<(), WorldError> {
     match std::fs::remove_dir_all(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(WorldError::File { operation: "remove", path: path.into(), source })
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("remove", path)(error)),
         _ => Ok(()),
     }
 }

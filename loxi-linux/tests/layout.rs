@@ -38,7 +38,6 @@ impl Node {
             cluster_cidrs: vec![net("10.244.0.0/16"), net("fd00:10:244::/48")],
             service_cidrs: vec![net("10.96.0.0/16"), net("fd00:10:96::/112")],
             masquerade: true,
-            unlimited_icmp: true,
             ..LayoutSpec::new(instance, "eth0")
         };
         Self { root, pod, wire, spec, _folder: folder }

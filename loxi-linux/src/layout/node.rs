@@ -128,9 +128,5 @@ fn uplink(run: &mut Run<'_>, spec: &LayoutSpec) -> Result<(), LayoutError> {
         let (pods, cluster) = (&spec.pod_cidrs, &spec.cluster_cidrs);
         run.table(root, &nftables::masquerade(&name, &spec.uplink, pods, cluster)?)?;
     }
-    if spec.unlimited_icmp {
-        run.saved_sysctl("net.ipv4.icmp_ratelimit", "0")?;
-        run.saved_sysctl("net.ipv6.icmp.ratelimit", "0")?;
-    }
     Ok(())
 }

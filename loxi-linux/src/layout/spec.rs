@@ -146,8 +146,6 @@ pub struct LayoutSpec {
     /// TCP and UDP ports of the underlay's addresses, first and last, at which the kernel is to keep silent: those of a
     /// dataplane that gets copies of what arrives. None for one that takes frames away before the kernel has them.
     pub silent_ports: Option<(u16, u16)>,
-    /// Take the kernel's limits off ICMP errors: for tests of traceroute and path MTU.
-    pub unlimited_icmp: bool,
     /// The switch's Ethernet address.
     pub switch_mac: MacAddr,
     /// The host's, on the root side of `loxi_host`.
@@ -175,7 +173,6 @@ impl LayoutSpec {
             masquerade: false,
             offloads: Offloads::Off,
             silent_ports: None,
-            unlimited_icmp: false,
             switch_mac: mac(super::SWITCH),
             host_mac: mac(super::HOST),
             vtep_mac: mac(super::VTEP),

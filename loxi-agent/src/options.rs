@@ -201,6 +201,11 @@ mod tests {
         Options::command().debug_assert();
         let options = Options::parse_from(["loxi-agent", "--node-name", "n1", "--manifests", "m"]);
         assert_eq!(options.run_dir(), PathBuf::from("/run/loxi/default/agent"));
+        assert_eq!(
+            options.socket(),
+            PathBuf::from(loxi_cni_proto::SOCKET),
+            "where the plugin asks by itself"
+        );
         assert_eq!(options.cluster_cidr.len(), 1);
         let two =
             ["loxi-agent", "--node-name", "n1", "--manifests", "m", "--cluster-cidr", "10.0.0.0/8,fd00::/8"];

@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use loxi_channel::Endpoint;
+use loxi_channel::endpoint::EndpointError;
 use loxi_linux::layout::{self, Instance, LayoutError};
-use loxi_linux::sys::{Ns, RealSys, Sys};
+use loxi_linux::nftables::TableId;
+use loxi_linux::sys::{Ns, RealSys, Sys, SysError};
 
 use crate::cni::conflist::{self, ConflistError};
 use crate::options::Options;
@@ -25,9 +28,10 @@ pub struct Check {
 #[must_use]
 pub fn checks(options: &Options) -> Vec<Check> {
     let check = |name, result| Check { name, result };
+    let tables = RealSys.nft_tables(&Ns::current());
     vec![
         check("privileges", privileges(&read("/proc/self/status"))),
-        check("nftables", nftables()),
+        check("nftables", nftables(&tables)),
         check("TUN device", is_there("/dev/net/tun", "modprobe tun; in a container mount the device")),
         check("settings of namespaces", writable_settings()),
         check("bpf file system", bpf_file_system(&read("/proc/self/mountinfo"))),
@@ -36,7 +40,7 @@ pub fn checks(options: &Options) -> Vec<Check> {
             is_there(options.cni_bin_dir.join("host-local"), "install the CNI plugins, or say --cni-bin-dir"),
         ),
         check("network configurations", alone(options)),
-        check("kube-proxy", no_kube_proxy()),
+        check("kube-proxy", no_kube_proxy(&tables)),
     ]
 }
 
@@ -68,9 +72,11 @@ fn privileges(status: &str) -> Result<String, String> {
     }
 }
 
-fn nftables() -> Result<String, String> {
-    let tables = RealSys.nft_tables(&Ns::current());
+type Tables = Result<Vec<TableId>, SysError>;
+
+fn nftables(tables: &Tables) -> Result<String, String> {
     tables
+        .as_ref()
         .map(|tables| format!("{} tables", tables.len()))
         .map_err(|error| format!("{error}: install nftables, and modprobe nf_tables"))
 }
@@ -93,8 +99,8 @@ fn alone(options: &Options) -> Result<String, String> {
 }
 
 /// Its rules would take services' packets before they come to the dataplane.
-fn no_kube_proxy() -> Result<String, String> {
-    match RealSys.nft_tables(&Ns::current()) {
+fn no_kube_proxy(tables: &Tables) -> Result<String, String> {
+    match tables {
         Err(error) => Err(error.to_string()),
         Ok(tables) if tables.iter().any(|table| table.name == "kube-proxy") => {
             Err("its table is there: remove kube-proxy, then `kube-proxy --cleanup` or a reboot".into())
@@ -115,6 +121,9 @@ pub enum CleanupError {
         /// The socket that answers.
         path: PathBuf,
     },
+    /// The daemon's sockets.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// Links, namespaces, rules or settings.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -137,7 +146,7 @@ pub enum CleanupError {
 /// # Errors
 /// If something runs, or something can't be removed: what comes after it is left.
 pub fn cleanup(options: &Options) -> Result<(), CleanupError> {
-    for path in [options.socket(), options.daemon().join("control.sock")] {
+    for path in [options.socket(), Endpoint::in_folder(options.daemon())?.control()] {
         if std::os::unix::net::UnixStream::connect(&path).is_ok() {
             return Err(CleanupError::InUse { instance: options.instance.clone(), path });
         }

@@ -1,8 +1,6 @@
 //! The interfaces of this node's pods: their ports, where their addresses are, and the ports of the node that lead to them.
 
 use std::collections::BTreeSet;
-#[cfg(test)]
-use std::net::IpAddr;
 
 use loxi_core::ir::{
     Admin, AntiSpoof, BackendState, Entity, Fdb, FdbTarget, LbAlgorithm, LbBackend, LbMode, LbService,
@@ -119,6 +117,7 @@ mod tests {
     use crate::cluster::model::Protocol;
     use crate::intent::fixture;
     use loxi_core::ir::EntityKind;
+    use std::net::IpAddr;
 
     fn services(attachment: &Attachment) -> Vec<(String, u16, u16)> {
         let entities = entities(&fixture::settings(), attachment);

@@ -1,8 +1,7 @@
 //! An object from what the API calls JSON, whoever has told it.
 
 use k8s_openapi::api::{core, discovery, networking};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, from_value};
 
 use crate::cluster::convert::{self, ConvertError};
 use crate::cluster::model::Object;
@@ -32,22 +31,18 @@ pub fn object(version: &str, kind: &str, mut value: Value) -> Result<Option<Obje
         metadata.remove("managedFields");
     }
     Ok(match (version, kind) {
-        ("v1", "Node") => Some(convert::node(&form::<core::v1::Node>(value)?)?.into()),
-        ("v1", "Namespace") => Some(convert::namespace(&form::<core::v1::Namespace>(value)?)?.into()),
-        ("v1", "Pod") => Some(convert::pod(&form::<core::v1::Pod>(value)?)?.into()),
-        ("v1", "Service") => convert::service(&form::<core::v1::Service>(value)?)?.map(Object::from),
+        ("v1", "Node") => Some(convert::node(&from_value::<core::v1::Node>(value)?)?.into()),
+        ("v1", "Namespace") => Some(convert::namespace(&from_value::<core::v1::Namespace>(value)?)?.into()),
+        ("v1", "Pod") => Some(convert::pod(&from_value::<core::v1::Pod>(value)?)?.into()),
+        ("v1", "Service") => convert::service(&from_value::<core::v1::Service>(value)?)?.map(Object::from),
         ("discovery.k8s.io/v1", "EndpointSlice") => {
-            convert::slice(&form::<discovery::v1::EndpointSlice>(value)?)?.map(Object::from)
+            convert::slice(&from_value::<discovery::v1::EndpointSlice>(value)?)?.map(Object::from)
         }
         ("networking.k8s.io/v1", "NetworkPolicy") => {
-            Some(convert::policy(&form::<networking::v1::NetworkPolicy>(value)?)?.into())
+            Some(convert::policy(&from_value::<networking::v1::NetworkPolicy>(value)?)?.into())
         }
         _ => None,
     })
-}
-
-fn form<T: DeserializeOwned>(value: Value) -> Result<T, serde_json::Error> {
-    serde_json::from_value(value)
 }
 
 #[cfg(test)]

@@ -162,7 +162,7 @@ fn watches(client: &Client, tell: &mpsc::Sender<Told>) -> JoinSet<()> {
             }
             _ => all,
         };
-        watches.spawn(Watch { kind, tell: tell.clone() }.run(client.clone(), config));
+        watches.spawn(Watch::new(kind, tell.clone()).run(client.clone(), config));
     }
     watches
 }

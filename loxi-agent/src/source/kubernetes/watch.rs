@@ -22,18 +22,24 @@ const PAGE: u32 = 500;
 /// A kind to watch, and who is told.
 #[derive(Debug)]
 pub(super) struct Watch {
-    pub(super) kind: Kind,
-    pub(super) tell: mpsc::Sender<Told>,
+    kind: Kind,
+    /// What the API calls it.
+    resource: ApiResource,
+    tell: mpsc::Sender<Told>,
 }
 
 /// Nobody listens any more.
 struct Unheard;
 
 impl Watch {
+    pub(super) fn new(kind: Kind, tell: mpsc::Sender<Told>) -> Self {
+        Self { kind, resource: resource(kind), tell }
+    }
+
     /// Watches until nobody listens.
     pub(super) async fn run(self, client: Client, config: watcher::Config) {
         // Untyped: an object whose form is wrong would else be an error of the watch, and lost.
-        let api: Api<DynamicObject> = Api::all_with(client, &resource(self.kind));
+        let api: Api<DynamicObject> = Api::all_with(client, &self.resource);
         let stream = watcher(api, config.page_size(PAGE)).default_backoff();
         let mut stream = pin!(stream);
         let mut listing = Listing::default();
@@ -127,7 +133,7 @@ impl Watch {
         object: DynamicObject,
         listing: &mut Listing,
     ) -> Result<Converted, Unheard> {
-        let of = resource(self.kind);
+        let of = &self.resource;
         let decoded = serde_json::to_value(object).map_err(DecodeError::from);
         let converted = match decoded.and_then(|value| decode::object(&of.api_version, &of.kind, value)) {
             Ok(Some(object)) => Converted::Object(object),
